@@ -1,0 +1,143 @@
+"""AlexNet, its weights, and what of it is frozen."""
+
+import dataclasses
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import AlexNet, AlexNet_Weights, alexnet
+
+from report_lib.recipe import InputError, derive_seed, locate
+
+EMBEDDED = Path(__file__).parent / "weights" / "alexnet_tiny_imagenet.safetensors"
+EMBEDDED_SHA256 = "06719e46f3b58cb3307e9106f07367e3718fb83eb1af948e5f8792c809c37f0a"  # as its CARD.md says
+
+HEAD = 6  # classifier[6] is AlexNet's last layer; everything before it is the trunk
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A state dict of torchvision's AlexNet (float32), or None for random weights, and where it came from."""
+
+    name: str
+    sha256: str | None
+    state: dict[str, Tensor] | None
+
+
+def load_weights(source: str) -> Weights:
+    """The weights named `source`: imagenet, embedded, none, or a .safetensors or .pth file.
+
+    No file is ever unpickled freely. Raises InputError if a file is damaged or does not fit AlexNet.
+    """
+    if source == "none":
+        return Weights("none (random initialisation)", None, None)
+    if source == "embedded":
+        if _sha256(EMBEDDED) != EMBEDDED_SHA256:
+            raise InputError(f"weights is 'embedded', whose file {EMBEDDED} is damaged; restore it from the repository")
+        return Weights("AlexNet, Tiny ImageNet (embedded)", EMBEDDED_SHA256, compose(load_file(EMBEDDED)))
+    path = _imagenet_file() if source == "imagenet" else locate(source)
+    name = "AlexNet, ImageNet-1k V1 (torchvision)" if source == "imagenet" else path.name
+    state = _fitting(_read_state(path), source)
+    return Weights(name, _sha256(path), state)
+
+
+def build(weights: Weights, num_classes: int, seed: int) -> AlexNet:
+    """AlexNet with pretrained trunk (random, if there are no weights) and a new `Linear(4096, num_classes)` head."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "trunk"))
+        net = alexnet()
+        if weights.state is not None:
+            trunk = {name: value for name, value in weights.state.items() if not _of_head(name)}
+            net.load_state_dict(trunk, strict=False)
+        torch.manual_seed(derive_seed(seed, "head"))
+        net.classifier[HEAD] = nn.Linear(4096, num_classes)
+    return net
+
+
+def freeze_trunk(net: AlexNet) -> None:
+    """Leaves the head as the only part that is trained."""
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(_of_head(name))
+
+
+def trunk(net: AlexNet) -> nn.Module:
+    """The layers before the head, sharing their weights with `net`: (B, 3, s, s) -> (B, 4096)."""
+    return nn.Sequential(net.features, net.avgpool, nn.Flatten(), *net.classifier[:HEAD])
+
+
+def head(net: AlexNet) -> nn.Linear:
+    """The last layer, sharing its weights with `net`: (B, 4096) -> logits (B, classes)."""
+    return net.classifier[HEAD]  # type: ignore[return-value]
+
+
+def compose(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Multiplies out layers stored as `weight_up @ weight_down`, and returns everything in float32."""
+    whole = {name: value.float() for name, value in state.items()}
+    for up in [name for name in whole if name.endswith(".weight_up")]:
+        layer = up.removesuffix("_up")
+        whole[layer] = whole.pop(up) @ whole.pop(f"{layer}_down")
+    return whole
+
+
+def _of_head(name: str) -> bool:
+    return name.startswith(f"classifier.{HEAD}.")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"weights is {str(path)!r}, which is no readable .safetensors or weights-only .pth file ({reason})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"weights is {str(path)!r}, which holds no state dict (layer name -> tensor) of AlexNet")
+    return state
+
+
+def _fitting(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The composed state, if its trunk is AlexNet's; a head may be missing or of any size, since it is replaced."""
+    state = compose(state)
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in alexnet().state_dict().items() if not _of_head(name)}
+    given = {name: value.shape for name, value in state.items() if not _of_head(name)}
+    problems = []
+    if missing := sorted(expected.keys() - given.keys()):
+        problems.append(f"missing keys: {', '.join(missing)}")
+    if unexpected := sorted(given.keys() - expected.keys()):
+        problems.append(f"unexpected keys: {', '.join(unexpected)}")
+    wrong = [name for name in expected.keys() & given.keys() if expected[name] != given[name]]
+    problems += [f"{name} is {tuple(given[name])}, not {tuple(expected[name])}" for name in sorted(wrong)]
+    if problems:
+        raise InputError(f"weights is {source!r}, which does not fit AlexNet ({'; '.join(problems)})")
+    return state
+
+
+def _imagenet_file() -> Path:
+    """torchvision's hash-checked download, made once into torch's hub folder."""
+    url = AlexNet_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    try:
+        if not path.exists():
+            AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        wanted = path.stem.rsplit("-", 1)[-1]
+        if not _sha256(path).startswith(wanted):
+            raise InputError(f"weights is 'imagenet', whose file {path} is damaged; remove it to download it again")
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"weights is 'imagenet', which could not be downloaded ({error}); connect once, or copy {path.name} to "
+            f"{path.parent}, or give WEIGHTS=embedded or WEIGHTS=<file>"
+        ) from error
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,131 @@
+"""What determines one run, validated in one place. Imports no torch: notebooks, CLI and analysis share it."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+APPROACHES = ("linear_probe", "full_finetune")
+RECIPES = ("corrected",)
+PRECISIONS = ("auto", "float32", "bfloat16")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+DATA_SOURCES = ("digits", "cifar10")
+WEIGHT_SOURCES = ("imagenet", "embedded", "none")
+
+# AlexNet's three poolings leave nothing of a smaller picture; a larger one than this is a slip, not a plan.
+SMALLEST_IMAGE, LARGEST_IMAGE = 63, 1024
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message says what, where and what to do, in one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything the outcome of one run depends on, but for the bytes behind `data` and `weights`.
+
+    Raises InputError, naming the parameter, its value and what is allowed, if any value cannot be used.
+    """
+
+    approach: str
+    recipe: str = "corrected"
+    data: str = "digits"
+    weights: str = "embedded"
+    image_size: int = 224  # pixels a side; what AlexNet was designed for
+    epochs: int = 10  # as published
+    batch_size: int = 128  # as published
+    learning_rate: float = 1e-3  # Adam's default, as published
+    val_fraction: float = 0.2  # of the training images, as published
+    seed: int = 0
+    precision: str = "auto"  # bfloat16 where the hardware multiplies in it, float32 elsewhere
+
+    def __post_init__(self) -> None:
+        _one_of("approach", self.approach, APPROACHES)
+        _one_of("recipe", self.recipe, RECIPES)
+        _one_of("precision", self.precision, PRECISIONS)
+        _source("data", self.data, DATA_SOURCES, "an existing folder or archive")
+        _source("weights", self.weights, WEIGHT_SOURCES, "an existing .safetensors or .pth file")
+        _integer("image_size", self.image_size, SMALLEST_IMAGE, LARGEST_IMAGE)
+        _integer("epochs", self.epochs, 1, 10_000)
+        _integer("batch_size", self.batch_size, 1, 1_000_000)
+        _integer("seed", self.seed, 0, 2**31 - 1)
+        _number("learning_rate", self.learning_rate, 0.0, 10.0)
+        _number("val_fraction", self.val_fraction, 0.0, 1.0, below=True)
+
+
+def for_seeds(seeds: object, **fields: object) -> tuple[Recipe, ...]:
+    """One Recipe for each seed of `seeds` ("0,1,2", a list or a single integer)."""
+    return tuple(Recipe(seed=seed, **fields) for seed in parse_seeds(seeds))  # type: ignore[arg-type]
+
+
+def parse_seeds(value: object) -> tuple[int, ...]:
+    """Seeds from "0,1,2", an integer or a list of integers; InputError if there is none, or one twice."""
+    problem = f'seeds is {value!r}; allowed are distinct whole numbers from 0, such as "0,1,2"'
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
+    seeds = []
+    for part in parts:
+        if isinstance(part, str) and part.strip().isascii() and part.strip().isdigit():
+            part = int(part)
+        if isinstance(part, bool) or not isinstance(part, int) or not 0 <= part < 2**31:
+            raise InputError(problem)
+        seeds.append(part)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(problem)
+    return tuple(seeds)
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """An independent 63-bit seed for each purpose ("split", "head", ...) of one run's seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:8], "big") >> 1
+
+
+def request_key(recipe: Recipe) -> str:
+    """Names what was asked for, before any data is read: recipe fields with `data` and `weights` as typed."""
+    fields = dataclasses.asdict(recipe)
+    for name, known in (("data", DATA_SOURCES), ("weights", WEIGHT_SOURCES)):
+        if fields[name] not in known:
+            fields[name] = str(locate(fields[name]))
+    return digest(fields)
+
+
+def digest(value: object) -> str:
+    """sha256 of a JSON-serialisable value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def locate(path: str) -> Path:
+    """Absolute path; a relative one starts at the project, so that it means the same in every notebook and command."""
+    return Path(os.path.abspath(PROJECT / Path(path).expanduser()))
+
+
+def folder(given: str, variable: str, default: str) -> Path:
+    """The folder the user named, or that the environment variable names, or `default` inside the project."""
+    return locate(given or os.environ.get(variable) or default)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
+
+
+def _source(name: str, value: object, known: tuple[str, ...], path: str) -> None:
+    if not isinstance(value, str) or not value or (value not in known and not locate(value).exists()):
+        raise InputError(f"{name} is {value!r}; allowed are {', '.join(known)} or the path of {path}")
+
+
+def _integer(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{name} is {value!r}; allowed are whole numbers from {low} to {high}")
+
+
+def _number(name: str, value: object, low: float, high: float, below: bool = False) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not low < value <= high or (below and value == high):  # type: ignore[operator]
+        bound = "below" if below else "up to"
+        hint = "; in YAML write 0.001, since 1e-3 is read as text" if isinstance(value, str) else ""
+        raise InputError(f"{name} is {value!r}; allowed are numbers above {low:g} and {bound} {high:g}{hint}")
