@@ -27,7 +27,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
-from report_lib.recipe import InputError, Recipe, derive_seed, locate
+from report_lib.recipe import InputError, Recipe, derive_seed, folder, locate
 
 # What ImageNet's torchvision weights, and the embedded ones, were trained with; RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -71,29 +71,30 @@ class _Arrays(NamedTuple):
         return Images(self.name, tuple(self.classes), *map(torch.from_numpy, self[2:]), fingerprint=fingerprint)
 
 
-def load(source: str, image_size: int, cache: Path) -> Images:
-    """The images of `source`, decoded on the first call and memory-mapped from `cache` afterwards.
+def load(source: str, image_size: int, cache: str = "") -> Images:
+    """The images of `source`, decoded on the first call and memory-mapped from the folder `cache` afterwards
+    (default: $REPORT_CACHE, or .cache in the project).
 
     Images that all share one size not above `image_size` keep it; otherwise each becomes a square of `image_size`
     (bilinear with antialiasing, torchvision's `Resize((s, s))`). Raises InputError if the source cannot be used.
     """
     if source == "digits":
         return _digits()
-    path = locate(source)
+    path, store = locate(source), folder(cache, "REPORT_CACHE", ".cache")
     identity = "cifar10" if source == "cifar10" else _identity(path)
     for size in ("native", str(image_size)):
-        entry = cache / f"{identity[:24]}-{size}"
+        entry = store / f"{identity[:24]}-{size}"
         if entry.is_dir():
             images = _read(entry)
             if size != "native" or max(images.train.shape[1:3]) <= image_size:
                 return images
     if source == "cifar10":
-        arrays = _cifar10(cache)
-        entry = _Entry(cache, f"{identity}-native")
+        arrays = _cifar10(store)
+        entry = _Entry(store, f"{identity}-native")
         for part in ("train", "test"):
             entry.array(part, getattr(arrays, part).shape)[:] = getattr(arrays, part)
         return _read(entry.finish(arrays))
-    return _read(_decode(path, image_size, cache, identity))
+    return _read(_decode(path, image_size, store, identity))
 
 
 def check(images: Images, recipe: Recipe) -> None:
@@ -156,7 +157,7 @@ def _digits() -> Images:
         rank[labels == label] = np.arange((labels == label).sum())
     test = rank % 5 == 4
     classes = [str(name) for name in digits.target_names]
-    arrays = _Arrays("digits", classes, pictures[~test], labels[~test], pictures[test], labels[test])
+    arrays = _Arrays("handwritten digits (scikit-learn)", classes, pictures[~test], labels[~test], pictures[test], labels[test])
     return arrays.images(arrays.fingerprint())
 
 

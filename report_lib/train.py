@@ -47,7 +47,7 @@ def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -
     Raises InputError if the recipe, its data or its weights cannot be used.
     """
     store = folder(runs, "REPORT_RUNS", ".runs")
-    images = data.load(recipe.data, recipe.image_size, folder(cache, "REPORT_CACHE", ".cache"))
+    images = data.load(recipe.data, recipe.image_size, cache)
     data.check(images, recipe)
     weights = model.load_weights(recipe.weights)
     name = run_name(recipe, images, weights)
@@ -365,7 +365,7 @@ def provenance(device: torch.device, precision: str, started: datetime.datetime)
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "code": source_hash(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(Path(sys.argv[0]), sys.argv[1:]),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -374,6 +374,13 @@ def provenance(device: torch.device, precision: str, started: datetime.datetime)
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
     }
+
+
+def _command(program: Path, arguments: list[str]) -> str:
+    if "ipykernel" in program.name:
+        return "notebook"  # its arguments are a connection file of no lasting meaning
+    start = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    return shlex.join([*start, *arguments])
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,0 +1,110 @@
+"""The command line: one run without a notebook, and the small steps between make and the notebooks.
+
+Exit codes: 0 done, 1 a fault of ours (with a traceback), 2 unusable input (with one sentence), 130 interrupted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from report_lib import profiles
+from report_lib.recipe import APPROACHES, DEVICES, PRECISIONS, RECIPES, InputError, folder, for_seeds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        options.do(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished epochs of long runs are kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m report_lib", description=__doc__.splitlines()[0])  # type: ignore
+    steps = top.add_subparsers(required=True, metavar="STEP")
+
+    run = steps.add_parser("run", help="train one run, unless the store has it, and print where its record lies")
+    run.set_defaults(do=do_run)
+    run.add_argument("--approach", required=True, choices=APPROACHES)
+    run.add_argument("--seed", type=int, help="default: the profile's first")
+    run.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
+
+    parameters = steps.add_parser("parameters", help="write the profile with its overrides, validated, for papermill")
+    parameters.set_defaults(do=do_parameters)
+    parameters.add_argument("--seeds")
+    parameters.add_argument("--data-name", help="what the report calls the data")
+    parameters.add_argument("--output", required=True, type=Path, metavar="FILE")
+
+    for step in (run, parameters):
+        step.add_argument("--profile", default="demo", metavar="NAME", help="a file of report/profiles (default: demo)")
+        step.add_argument("--recipe", choices=RECIPES)
+        step.add_argument("--data", help="digits, cifar10, or the path of a class-folder tree or archive")
+        step.add_argument("--weights", help="imagenet, embedded, none, or the path of a state dict")
+        step.add_argument("--image-size", type=int, metavar="PIXELS")
+        step.add_argument("--epochs", type=int)
+        step.add_argument("--batch-size", type=int)
+        step.add_argument("--learning-rate", type=float)
+        step.add_argument("--val-fraction", type=float)
+        step.add_argument("--precision", choices=PRECISIONS)
+        step.add_argument("--device", choices=DEVICES)
+        step.add_argument("--runs", metavar="DIR", help="the run store (default: $REPORT_RUNS or .runs)")
+
+    prepare = steps.add_parser("prepare", help="fill the image cache and check data and weights against parameters")
+    prepare.set_defaults(do=do_prepare)
+    prepare.add_argument("parameters", type=Path)
+
+    results = steps.add_parser("results", help="write every number of a report as JSON")
+    results.set_defaults(do=do_results)
+    results.add_argument("parameters", type=Path)
+    results.add_argument("--output", required=True, type=Path, metavar="FILE")
+    return top
+
+
+def do_run(options: argparse.Namespace) -> None:
+    chosen = profiles.resolve(options.profile, profiles.overrides(vars(options)))
+    seeds = chosen["seeds"] if options.seed is None else [options.seed]
+    recipe = for_seeds(seeds, approach=options.approach, **profiles.recipe_fields(chosen))[0]
+    from report_lib import train  # late, so that --help and a wrong value answer at once
+
+    print(train.run(recipe, chosen["runs"], options.cache, chosen["device"]).path)
+
+
+def do_parameters(options: argparse.Namespace) -> None:
+    profiles.write(profiles.resolve(options.profile, profiles.overrides(vars(options))), options.output)
+
+
+def do_prepare(options: argparse.Namespace) -> None:
+    chosen = profiles.read(options.parameters)
+    recipes = for_seeds(chosen["seeds"], approach=APPROACHES[0], **profiles.recipe_fields(chosen))
+    from report_lib import data, model, train
+
+    train.pick_device(chosen["device"])
+    model.load_weights(chosen["weights"])
+    images = data.load(chosen["data"], chosen["image_size"])
+    for recipe in recipes:
+        data.check(images, recipe)
+
+
+def do_results(options: argparse.Namespace) -> None:
+    from report_lib import records, tables
+
+    chosen = profiles.read(options.parameters)
+    store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
+    fields = profiles.recipe_fields(chosen)
+    runs = {
+        approach: records.requested(store, for_seeds(chosen["seeds"], approach=approach, **fields))
+        for approach in APPROACHES
+    }
+    results = tables.results(chosen["profile"], runs, chosen["data_name"])
+    records.write_whole(options.output, json.dumps(results, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

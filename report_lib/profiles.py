@@ -1,0 +1,78 @@
+"""Profiles (report/profiles/*.yaml) -> the validated parameters of a study. Imports no torch."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from report_lib.recipe import APPROACHES, DATA_SOURCES, DEVICES, PROJECT, WEIGHT_SOURCES, InputError, for_seeds
+
+FOLDER = PROJECT / "report" / "profiles"
+
+# Every parameter that the notebooks take, with the value it has where a profile does not say.
+DEFAULTS = {
+    "profile": "demo",
+    "data": "digits",
+    "data_name": "",  # what the report calls the data; empty: the source's own name
+    "weights": "embedded",
+    "recipe": "corrected",
+    "image_size": 224,
+    "epochs": 10,
+    "batch_size": 128,
+    "learning_rate": 0.001,
+    "val_fraction": 0.2,
+    "seeds": "0",
+    "precision": "auto",
+    "device": "auto",
+    "runs": "",
+}
+OF_THE_STUDY = ("profile", "data_name", "seeds", "device", "runs")  # the others are fields of a Recipe
+
+
+def resolve(profile: str, overrides: dict) -> dict:
+    """Defaults, then the profile's file, then `overrides`; validated. Raises InputError for a wrong name or value."""
+    path = FOLDER / f"{profile}.yaml"
+    if not path.is_file() or path.parent != FOLDER:
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise InputError(f"profile is {profile!r}; allowed are the files of report/profiles: {known}")
+    chosen = DEFAULTS | {"profile": profile} | read(path) | overrides
+    if chosen["device"] not in DEVICES:
+        raise InputError(f"device is {chosen['device']!r}; allowed are {', '.join(DEVICES)}")
+    for approach in APPROACHES:
+        for_seeds(chosen["seeds"], approach=approach, **recipe_fields(chosen))
+    return chosen
+
+
+def read(path: Path) -> dict:
+    """The parameters in a YAML file. Raises InputError if it is none, or names a parameter that does not exist."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no list of 'name: value' lines")
+    if unknown := sorted(map(str, content.keys() - DEFAULTS.keys())):
+        raise InputError(f"{path} has an unknown parameter {unknown[0]!r}; allowed are {', '.join(DEFAULTS)}")
+    return content
+
+
+def write(parameters: dict, path: Path) -> None:
+    """Writes `parameters` as YAML, leaving a file that says the same untouched, for make's sake."""
+    text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def overrides(options: dict) -> dict:
+    """The options that were given; paths typed relative to the working folder become relative to the project."""
+    given = {name: value for name, value in options.items() if name in DEFAULTS and value is not None}
+    for name, known in (("data", DATA_SOURCES), ("weights", WEIGHT_SOURCES), ("runs", ("",))):
+        if name in given and given[name] not in known and not os.path.isabs(os.path.expanduser(given[name])):
+            given[name] = os.path.relpath(given[name], PROJECT)
+    return given
+
+
+def recipe_fields(parameters: dict) -> dict:
+    """The part of `parameters` that a Recipe takes, beside its approach and seed."""
+    return {name: value for name, value in parameters.items() if name not in OF_THE_STUDY}
