@@ -157,7 +157,9 @@ def _digits() -> Images:
         rank[labels == label] = np.arange((labels == label).sum())
     test = rank % 5 == 4
     classes = [str(name) for name in digits.target_names]
-    arrays = _Arrays("handwritten digits (scikit-learn)", classes, pictures[~test], labels[~test], pictures[test], labels[test])
+    arrays = _Arrays(
+        "handwritten digits (scikit-learn)", classes, pictures[~test], labels[~test], pictures[test], labels[test]
+    )
     return arrays.images(arrays.fingerprint())
 
 
@@ -223,9 +225,7 @@ def _index(path: Path) -> tuple[dict[str, tuple[str, int]], list[str], dict[str,
 def _parts(path: Path, names: list[str]) -> dict[str, tuple[str, str]]:
     """File name -> ("train" or "test", class), after the folders that lead to train/ and test/ are taken off."""
     folders = {name: PurePosixPath(name).parts[:-1] for name in names}
-    leads = {
-        parts[:i] for parts in folders.values() for i, part in enumerate(parts[:-1]) if part in ("train", "test")
-    }
+    leads = {parts[:i] for parts in folders.values() for i, part in enumerate(parts[:-1]) if part in ("train", "test")}
     for lead in sorted(leads, key=lambda parts: (len(parts), parts)):
         found = {
             name: (parts[len(lead)], parts[len(lead) + 1])
@@ -292,9 +292,10 @@ def _fill(
     def decode(item: tuple[str, bytes]) -> tuple[str, np.ndarray]:
         return item[0], _pixels(path, *item, shape)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
-        total=len(rows), desc=f"decoding {path.name}", unit="image", leave=False
-    ) as bar:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(rows), desc=f"decoding {path.name}", unit="image", leave=False) as bar,
+    ):
         for chunk in _chunks(item for item in _members(path, rows.__contains__) if item[0] in rows):
             for name, pixels in pool.map(decode, chunk):
                 if not arrays:
@@ -398,4 +399,3 @@ def _identity(path: Path) -> str:
             relative = os.path.relpath(os.path.join(parent, file), path)
             sha.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return sha.hexdigest()
-

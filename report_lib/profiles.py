@@ -5,7 +5,17 @@ from pathlib import Path
 
 import yaml
 
-from report_lib.recipe import APPROACHES, DATA_SOURCES, DEVICES, PROJECT, WEIGHT_SOURCES, InputError, for_seeds
+from report_lib.recipe import (
+    APPROACHES,
+    DATA_SOURCES,
+    DEVICES,
+    PROJECT,
+    WEIGHT_SOURCES,
+    InputError,
+    digest,
+    for_seeds,
+    locate,
+)
 
 FOLDER = PROJECT / "report" / "profiles"
 
@@ -58,10 +68,21 @@ def read(path: Path) -> dict:
 
 def write(parameters: dict, path: Path) -> None:
     """Writes `parameters` as YAML, leaving a file that says the same untouched, for make's sake."""
-    text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
+    text = f"# data as last seen: {_seen(parameters['data'])}\n"
+    text += yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
+
+
+def _seen(data: str) -> str:
+    """Changes when a file of `data` does, so that make notices; reads names, sizes and times only."""
+    if data in DATA_SOURCES:
+        return data
+    path = locate(data)
+    files = [path] if path.is_file() else sorted(Path(p, f) for p, _, fs in os.walk(path, followlinks=True) for f in fs)
+    states = ((file, file.stat()) for file in files if file.exists())
+    return digest([[str(file), state.st_size, state.st_mtime_ns] for file, state in states])
 
 
 def overrides(options: dict) -> dict:

@@ -1,7 +1,7 @@
 """What a finished run leaves on disk: plain files in one folder, there whole or not at all. Imports no torch.
 
-    <store>/<approach>-<recipe>-seed<n>-<hash>/   run.json  epochs.csv  predictions.npz
-    <store>/requests/<hash>.json                  which run last answered a request (see `recipe.request_key`)
+<store>/<approach>-<recipe>-seed<n>-<hash>/   run.json  epochs.csv  predictions.npz
+<store>/requests/<hash>.json                  which run last answered a request (see `recipe.request_key`)
 """
 
 import csv

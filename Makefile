@@ -1,0 +1,141 @@
+# make            what there is to make
+# make report     the demo report, on any machine
+#
+# Files are real targets: what is up to date is not made again, and what failed never looks finished.
+
+PROFILE ?= demo
+OUT     ?= report
+DIR     := $(OUT)/$(PROFILE)
+WORK    := $(DIR)/.work
+
+# The notebooks of the report, in its order. Adding one to the report is adding it here.
+NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis
+TRAINING  := $(filter-out 03_analysis,$(NOTEBOOKS))
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup report test lab lint clean FORCE
+
+ifneq ($(words $(DIR)),1)
+$(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces in them)
+endif
+
+# --- environment: the active one, or else .venv as requirements.lock says ---
+
+ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
+ifeq ($(ACTIVE),)
+PYTHON := $(CURDIR)/.venv/bin/python
+READY  := .venv/.ready
+else
+PYTHON := python
+READY  :=
+endif
+
+.venv/.ready: requirements.lock pyproject.toml
+	@echo "installing into .venv (some 5 GB, mostly torch; once)"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: python3 is $$(python3 -V 2>&1); Python 3.11 or newer is needed" >&2; exit 2; }
+	@test -x .venv/bin/python || python3 -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(READY)  ## make the environment (every target does so when it must)
+
+help:  ## this list
+	@echo "make TARGET [VARIABLE=value ...]"
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@echo "variables (default: what the profile says)"
+	@echo "  PROFILE=demo|cifar10|yours   a file of report/profiles"
+	@echo "  DATA=digits|cifar10|PATH     images: a source, or a train/<class>/*, test/<class>/* tree or archive of one"
+	@echo "  DATA_NAME=...                what the report calls them"
+	@echo "  WEIGHTS=imagenet|embedded|none|PATH   pretrained AlexNet"
+	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  DEVICE=auto|cuda|mps|cpu"
+	@echo "  OUT=report   where PROFILE/report.html and report.pdf go;  RUNS=.runs   the store of finished runs"
+	@echo "  LAUNCHER=... a prefix for each training notebook, such as 'srun --gpus=1'"
+
+# --- the report: profile -> parameters -> executed notebooks -> one notebook -> HTML, PDF, results.json ---
+
+report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/results.json  ## HTML, PDF and results.json of PROFILE
+	@echo "up to date: $^"
+
+LIB := $(wildcard report_lib/*.py)
+export PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE DEVICE RUNS
+given = $(if $($(2)),$(1) "$$$(2)")
+
+# Written anew only when it says something new, so that a changed variable re-executes and an unchanged one doesn't.
+$(DIR)/parameters.yaml: FORCE | $(READY)
+	@$(PYTHON) -m report_lib parameters --output $@ --profile "$$PROFILE" $(call given,--data,DATA) \
+	  $(call given,--data-name,DATA_NAME) $(call given,--weights,WEIGHTS) $(call given,--seeds,SEEDS) \
+	  $(call given,--epochs,EPOCHS) $(call given,--image-size,SIZE) $(call given,--device,DEVICE) \
+	  $(call given,--runs,RUNS)
+
+# Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
+$(WORK)/prepared: $(DIR)/parameters.yaml report_lib/data.py report_lib/model.py report_lib/recipe.py
+	@mkdir -p $(WORK)
+	@$(PYTHON) -m report_lib prepare $<
+	@touch $@
+
+# papermill leaves an output file even when a cell fails, so it writes aside. Of its messages awk shows the progress
+# bars; the others, tracebacks among them, are for the log, whose last line is the sentence that counts.
+define execute
+	@echo "executing notebooks/$*.ipynb"
+	@$(1) $(PYTHON) -m papermill notebooks/$*.ipynb $(WORK)/$*.ipynb -f $(DIR)/parameters.yaml --cwd notebooks \
+	    -k python3 --no-progress-bar --log-output 2>&1 \
+	  | tee $(WORK)/$*.log \
+	  | awk '/%\|/ {printf "\r%s", $$0; fflush(); bar = 1} END {if (bar) printf "\n"}' \
+	  && rm -f $(DIR)/$*.failed.ipynb && mv $(WORK)/$*.ipynb $@ \
+	  || { mv $(WORK)/$*.ipynb $(DIR)/$*.failed.ipynb 2>/dev/null; \
+	       echo "error: notebooks/$*.ipynb stopped: $$(tail -n 1 $(WORK)/$*.log)" >&2; \
+	       echo "       as far as it came: $(DIR)/$*.failed.ipynb; all messages: $(WORK)/$*.log" >&2; exit 1; }
+endef
+
+EXECUTED := $(NOTEBOOKS:%=$(DIR)/%.ipynb)
+
+$(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/prepared $(LIB)
+	$(call execute,$(LAUNCHER))
+
+$(DIR)/03_analysis.ipynb: $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb)
+	$(call execute,)
+
+$(WORK)/report.ipynb: report/merge.py $(EXECUTED)
+	@$(PYTHON) report/merge.py --output $@ $(EXECUTED)
+
+STYLE := report/exporter.py report/metadata.yaml report/references.bib
+
+$(DIR)/report.html: $(WORK)/report.ipynb $(STYLE) report/templates/report.html
+	$(call render,HTMLReport,html)
+
+$(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ
+	$(call render,PDFReport,pdf)
+
+# nbconvert writes in place, so it writes aside too.
+define render
+	@PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.$(1) --output-dir $(WORK) \
+	    --output report $< 2>$(WORK)/$(2).log \
+	  || { echo "error: $@ could not be made: $$(tail -n 1 $(WORK)/$(2).log) (all: $(WORK)/$(2).log)" >&2; exit 1; }
+	@mv $(WORK)/report.$(2) $@
+endef
+
+$(DIR)/results.json: $(DIR)/parameters.yaml $(EXECUTED)
+	@$(PYTHON) -m report_lib results $< --output $@
+
+# --- the rest ---
+
+test: $(READY)  ## all tests; no network and no GPU needed, at most 5 minutes
+	@$(PYTHON) -m pytest
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	@$(PYTHON) -m jupyterlab --notebook-dir=. notebooks/01_linear_probe.ipynb
+
+lint: $(READY)  ## ruff, mypy, and whether the notebooks are committed without outputs
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest -q tests/test_notebooks.py
+
+clean:  ## remove build leftovers and decoded images; finished runs and reports stay
+	rm -rf report/*/.work report/*/*.failed.ipynb .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
