@@ -88,7 +88,7 @@ define execute
 	  | awk '/%\|/ {printf "\r%s", $$0; fflush(); bar = 1} END {if (bar) printf "\n"}' \
 	  && rm -f $(DIR)/$*.failed.ipynb && mv $(WORK)/$*.ipynb $@ \
 	  || { mv $(WORK)/$*.ipynb $(DIR)/$*.failed.ipynb 2>/dev/null; \
-	       echo "error: notebooks/$*.ipynb stopped: $$(tail -n 1 $(WORK)/$*.log)" >&2; \
+	       echo "error: notebooks/$*.ipynb stopped: $$(grep '[^[:space:]]' $(WORK)/$*.log | tail -n 1)" >&2; \
 	       echo "       as far as it came: $(DIR)/$*.failed.ipynb; all messages: $(WORK)/$*.log" >&2; exit 1; }
 endef
 
@@ -115,7 +115,7 @@ $(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ
 define render
 	@PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.$(1) --output-dir $(WORK) \
 	    --output report $< 2>$(WORK)/$(2).log \
-	  || { echo "error: $@ could not be made: $$(tail -n 1 $(WORK)/$(2).log) (all: $(WORK)/$(2).log)" >&2; exit 1; }
+	  || { echo "error: $@ could not be made: $$(grep '[^[:space:]]' $(WORK)/$(2).log | tail -n 1) (all: $(WORK)/$(2).log)" >&2; exit 1; }
 	@mv $(WORK)/report.$(2) $@
 endef
 

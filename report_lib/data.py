@@ -68,7 +68,8 @@ class _Arrays(NamedTuple):
         return sha.hexdigest()
 
     def images(self, fingerprint: str) -> Images:
-        return Images(self.name, tuple(self.classes), *map(torch.from_numpy, self[2:]), fingerprint=fingerprint)
+        train, train_labels, test, test_labels = map(torch.from_numpy, self[2:])
+        return Images(self.name, tuple(self.classes), train, train_labels, test, test_labels, fingerprint)
 
 
 def load(source: str, image_size: int, cache: str = "") -> Images:
@@ -83,9 +84,9 @@ def load(source: str, image_size: int, cache: str = "") -> Images:
     path, store = locate(source), folder(cache, "REPORT_CACHE", ".cache")
     identity = "cifar10" if source == "cifar10" else _identity(path)
     for size in ("native", str(image_size)):
-        entry = store / f"{identity[:24]}-{size}"
-        if entry.is_dir():
-            images = _read(entry)
+        ready = store / f"{identity[:24]}-{size}"
+        if ready.is_dir():
+            images = _read(ready)
             if size != "native" or max(images.train.shape[1:3]) <= image_size:
                 return images
     if source == "cifar10":
@@ -260,10 +261,10 @@ def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, b
                 for member in archive:
                     if not _is_image(member.name) or member.isdir():
                         continue
-                    file = archive.extractfile(member) if member.isfile() else None
-                    if file is None:
+                    content = archive.extractfile(member) if member.isfile() else None
+                    if content is None:
                         raise InputError(f"data is {str(path)!r}, whose {member.name!r} is a link; archive plain files")
-                    yield member.name, file.read() if wanted(member.name) else b""
+                    yield member.name, content.read() if wanted(member.name) else b""
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, lzma.LZMAError, zlib.error) as error:
         raise InputError(
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
@@ -394,8 +395,8 @@ def _identity(path: Path) -> str:
     sha = hashlib.sha256(b"tree")
     for parent, folders, files in os.walk(path, followlinks=True):
         folders.sort()
-        for file in sorted(files):
-            stat = os.stat(os.path.join(parent, file))
-            relative = os.path.relpath(os.path.join(parent, file), path)
-            sha.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        for name in sorted(files):
+            state = Path(parent, name).stat()
+            relative = Path(parent, name).relative_to(path)
+            sha.update(f"{relative}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return sha.hexdigest()

@@ -19,7 +19,7 @@ COLOURS = {"linear_probe": "#0072B2", "full_finetune": "#D55E00"}
 MARKERS = {"linear_probe": "o", "full_finetune": "s"}
 WIDTH = 6.3  # inches, the text width of the PDF
 
-STYLE = {
+STYLE: dict = {
     "font.family": ["STIXGeneral", "DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 9,
@@ -188,7 +188,7 @@ def _end(runs: Sequence[Run], column: str) -> float:
 def _name_ends(axis: plt.Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     """Names each line at its right end, two lines' names at least a line of text apart."""
     gap = 0.09 * (axis.get_ylim()[1] - axis.get_ylim()[0])
-    right, last = max(line.get_xdata()[-1] for line in axis.lines), -np.inf
+    right, last = axis.dataLim.x1, -np.inf
     for name, (height, colour) in sorted(ends.items(), key=lambda item: item[1][0]):
         last = max(height, last + gap)
         axis.annotate(name, (right, last), (4, 0), textcoords="offset points", va="center", color=colour)

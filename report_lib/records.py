@@ -58,8 +58,8 @@ def save(store: Path, name: str, info: dict, epochs: list[dict], arrays: Mapping
             writer.writeheader()
             writer.writerows(epochs)
         np.savez_compressed(working / "predictions.npz", **arrays)  # type: ignore[arg-type]
-        for file in (*working.iterdir(), working):
-            _sync(file)
+        for written in (*working.iterdir(), working):
+            _sync(written)
         try:
             working.rename(final)
         except OSError:

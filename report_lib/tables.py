@@ -120,7 +120,7 @@ def compare(study: Study) -> dict:
     labels = probe[0]["test_labels"]
     right = [np.array([p["test_logits"].argmax(1) == labels for p in some]) for some in (probe, tuned)]
     loss = [np.array([stats.cross_entropy(p["test_logits"], labels) for p in some]) for some in (probe, tuned)]
-    accuracy, losses = stats.paired_bootstrap(*right), stats.paired_bootstrap(*loss)
+    accuracy, losses = stats.paired_bootstrap(right[0], right[1]), stats.paired_bootstrap(loss[0], loss[1])
     tests = []
     for run, a, b in zip(study["linear_probe"], *right, strict=True):
         only_a, only_b, p = stats.mcnemar(a, b)

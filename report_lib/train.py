@@ -313,7 +313,7 @@ def pick_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
+        fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return "bfloat16" if fast else "float32"
 
 
@@ -321,7 +321,8 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     """Mixed precision where asked for; weights, gradients and losses stay float32."""
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    # Without its cache, which would keep the first step's copy of the weights for as long as the context lasts.
+    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -350,8 +351,7 @@ def source_hash() -> str:
     for name in ("recipe", "data", "model", "train"):
         tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            if documented and ast.get_docstring(node, clean=False) is not None:
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
         sha.update(ast.unparse(tree).encode())
     return sha.hexdigest()

@@ -1,0 +1,79 @@
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from report_lib import data
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache and run store."""
+    monkeypatch.setenv("REPORT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("REPORT_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """make(classes, sizes) writes a tree of small PNGs, a colour for each class, and returns its path."""
+
+    def make(classes=("cat", "dog"), train=5, test=2, size=(12, 10), name="tree"):
+        rng = np.random.default_rng(0)
+        root = tmp_path / name
+        for part, count in (("train", train), ("test", test)):
+            for label, cls in enumerate(classes):
+                folder = root / part / cls
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = rng.integers(0, 80, (size[1], size[0], 3), np.uint8)
+                    pixels[..., label % 3] += 120
+                    Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def tar(tmp_path):
+    """make({name: bytes}) writes a tar archive and returns its path; a TarInfo as value is added as it is."""
+
+    def make(members, name="made.tar.gz"):
+        path = tmp_path / name
+        with tarfile.open(path, f"w:{name.rsplit('.', 1)[-1]}") as archive:
+            for member, content in members.items():
+                info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(member)
+                if isinstance(content, bytes):
+                    info.size = len(content)
+                archive.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def few_digits():
+    """The demo's digits, cut to 60 training and 20 test images."""
+    whole = data.load("digits", 64)
+    return data.Images(
+        whole.name, whole.classes, whole.train[:60], whole.train_labels[:60], whole.test[:20], whole.test_labels[:20],
+        "few digits",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cifar10_archive():
+    """The archive of CIFAR-10 as JPEG that CIFAR10_ARCHIVE names; tests that need it skip without."""
+    path = os.environ.get("CIFAR10_ARCHIVE", "")
+    if not path or not Path(path).is_file():
+        pytest.skip("CIFAR10_ARCHIVE names no file")
+    return path
+
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))

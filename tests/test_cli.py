@@ -1,0 +1,52 @@
+import sys
+
+import pytest
+
+from report_lib.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--epochs", "-1"], "epochs is -1"),
+        (["--learning-rate", "nan"], "learning_rate is nan"),
+        (["--learning-rate", "0"], "learning_rate is 0.0"),
+        (["--data", "no/such/tree"], "data is "),
+        (["--weights", "no/such.pth"], "weights is "),
+        (["--profile", "nope"], "profile is 'nope'"),
+        (["--seed", "-3"], "seed"),
+        (["--image-size", "8"], "image_size is 8"),
+        (["--batch-size", "5000"], "batch_size is 5000"),
+        (["--val-fraction", "1.5"], "val_fraction is 1.5"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_on_stderr(options, says, capsys):
+    assert main(["run", "--approach", "linear_probe", *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and says in err and err.count("\n") == 1
+
+
+def test_run_trains_prints_the_record_and_does_not_train_twice(capsys, tmp_path, monkeypatch):
+    arguments = ["run", "--approach", "linear_probe", "--epochs", "1", "--image-size", "63", "--device", "cpu"]
+    assert main([*arguments, "--runs", str(tmp_path / "store")]) == 0
+    first = capsys.readouterr().out.strip()
+    assert first.startswith(str(tmp_path / "store" / "linear_probe-corrected-seed0-"))
+    monkeypatch.setattr("report_lib.train.train", None)
+    assert main([*arguments, "--runs", str(tmp_path / "store")]) == 0
+    assert capsys.readouterr().out.strip() == first
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("report_lib.train.run", interrupt)
+    assert main(["run", "--approach", "linear_probe"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_help_needs_no_torch():
+    import subprocess
+
+    code = "import sys; from report_lib.__main__ import parser; parser(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

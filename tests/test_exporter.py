@@ -1,0 +1,201 @@
+import base64
+import io
+import re
+
+import exporter
+import nbformat
+import pypandoc
+import pytest
+from merge import merge
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from report_lib import document
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="20pt" height="10pt"><rect width="9" height="9"/></svg>'
+STRANGE = [
+    "<script>alert(1)</script>",
+    "a_b%c&d#$",
+    "猫",
+    "[x](http://evil)",
+    "*b* `c` $d$ @e \\f {g} #h",
+    '"q" </style>',
+    "| pipe",
+]
+
+
+def png():
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def shown(part):
+    return new_output("display_data", data=part._repr_mimebundle_())
+
+
+def notebook(*cells):
+    return new_notebook(cells=list(cells))
+
+
+def cell(*outputs, source="pass", tags=()):
+    return new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})
+
+
+def html(nb):
+    return exporter.HTMLReport().from_notebook_node(nb)[0]
+
+
+def typst_of(nb, monkeypatch):
+    """The Typst source that would be compiled."""
+    with monkeypatch.context() as patch:
+        patch.setattr(exporter.PDFReport, "finish", lambda self, body, blocks: body)
+        return exporter.PDFReport().from_notebook_node(nb)[0]
+
+
+def pdf(nb):
+    return exporter.PDFReport().from_notebook_node(nb)[0]
+
+
+FIGURE = document.Figure("fig-one", "A caption.", "An alternative text.", SVG)
+TABLE = document.Table("tab-one", "Of things.", ("name", "%"), (("cat", "1.50"), ("dog", "2")), "lr")
+
+EVERY_KIND = {
+    "figure": (shown(FIGURE), "A caption."),
+    "table": (shown(TABLE), "1.50"),
+    "prose": (shown(document.Prose("A *computed* sentence.")), "computed"),
+    "listing": (shown(document.Listing("lst-one", "Some code.", "x = 'listed'")), "listed"),
+    "stdout": (new_output("stream", name="stdout", text="printed <b>\n"), "printed"),
+    "svg": (new_output("display_data", data={"image/svg+xml": SVG, "text/plain": "a drawing"}), None),
+    "png": (new_output("display_data", data={"image/png": png(), "text/plain": "a red square"}), None),
+    "markdown": (new_output("display_data", data={"text/markdown": "some **bold** words"}), "bold"),
+    "html": (new_output("execute_result", data={"text/html": "<table><tr><td>celled</td></tr></table>"}), "celled"),
+    "latex": (new_output("display_data", data={"text/latex": "$\\displaystyle x^2$"}), None),
+    "plain": (new_output("execute_result", data={"text/plain": "{'plainly': 1}"}), "plainly"),
+    "json": (new_output("display_data", data={"application/json": {"jsonic": 1}}), "jsonic"),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_every_kind_of_output_reaches_both_documents(kind, monkeypatch):
+    output, word = EVERY_KIND[kind]
+    nb = notebook(new_markdown_cell("# Title"), cell(output))
+    page, source = html(nb), typst_of(nb, monkeypatch)
+    if word:
+        assert word in page and word in source
+    elif kind == "latex":
+        assert "<msup>" in page and "x^2" in source
+    else:
+        assert "data:image/" in page and "image(" in source
+    assert pdf(nb).startswith(b"%PDF")
+
+
+def test_all_kinds_together_compile():
+    nb = notebook(
+        new_markdown_cell("# Title\n\nSee [Figure](#fig-one)."), *(cell(out) for out, _ in EVERY_KIND.values())
+    )
+    assert pdf(nb).startswith(b"%PDF") and len(html(nb)) > 5000
+
+
+def test_progress_and_controls_leave_no_trace(monkeypatch):
+    progress = new_output("stream", name="stderr", text="seed 0: 50%|#####")
+    control = new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox()"})
+    nb = notebook(new_markdown_cell("# Title"), cell(progress, control))
+    for text in (html(nb), typst_of(nb, monkeypatch)):
+        assert "50%|" not in text and "HBox" not in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ([cell(new_output("error", ename="ValueError", evalue="no", traceback=[]))], "ended in ValueError: no"),
+        ([cell(new_output("display_data", data={"application/x-unheard-of": "1"}))], "no format can show"),
+        ([new_markdown_cell("see [Figure](#fig-none)")], "refers to #fig-none, which nothing"),
+        ([cell(shown(FIGURE), shown(FIGURE))], "two outputs have the label 'fig-one'"),
+        ([new_markdown_cell("as shown by [@nobody2020]")], "pandoc refuses.*nobody2020"),
+        ([new_markdown_cell("$$ \\undefinedmacro{x} $$")], "pandoc refuses"),
+        (
+            [cell(new_output("display_data", data={exporter.MIME: {"kind": "finish", "label": "fig-x"}}))],
+            "cannot place",
+        ),
+    ],
+)
+def test_what_would_be_lost_or_wrong_stops_the_export(cells, says):
+    for make in (html, pdf):
+        with pytest.raises(exporter.ExportError, match=re.compile(says, re.DOTALL)):
+            make(notebook(new_markdown_cell("# Title"), *cells))
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strangers_words_stay_words(name, monkeypatch):
+    nb = notebook(
+        new_markdown_cell("# Title"),
+        cell(shown(document.Prose(f"Worst at {document.text(name)} today."))),
+        cell(shown(document.Table("tab-x", f"Of {name}.", (name, "n"), ((name, "1"),), "lr"))),
+        cell(shown(document.Figure("fig-x", f"Of {name}.", f"Alt {name}.", SVG))),
+        cell(new_output("stream", name="stdout", text=name)),
+    )
+    page = html(nb)
+    assert "<script" not in page and 'href="http' not in page
+    text = pypandoc.convert_text(page, "plain", format="html", extra_args=["--wrap=none"])
+    assert text.count(name) >= 5
+    assert pdf(nb).startswith(b"%PDF")
+
+
+def test_figures_tables_and_listings_are_numbered_and_referred_to():
+    second = document.Figure("fig-two", "Second.", "alt", SVG)
+    nb = notebook(
+        new_markdown_cell("# Title\n\nFirst see [Figure](#fig-two) and [Table](#tab-one)."),
+        cell(shown(FIGURE)), cell(shown(second)), cell(shown(TABLE)),
+    )  # fmt: skip
+    page = html(nb)
+    assert '<a href="#fig-two">Figure 2</a>' in page and '<a href="#tab-one">Table 1</a>' in page
+    assert '<figure id="fig-two">' in page and "<strong>Figure 2.</strong> Second." in page
+
+
+def test_code_is_shown_where_tagged_and_else_folded(monkeypatch):
+    nb = notebook(new_markdown_cell("# T"), cell(source="seen = 1", tags=["listing"]), cell(source="hidden = 2"))
+    page, source = html(nb), typst_of(nb, monkeypatch)
+    assert "seen = 1" in source and "hidden = 2" not in source
+    assert page.count("<details") == 1 and "hidden" in page.split("<details")[1]
+
+
+def test_the_abstract_comes_first():
+    nb = notebook(new_markdown_cell("# Later"), cell(shown(document.Prose("In short.")), tags=["abstract"]))
+    page = html(nb)
+    assert page.index("In short.") < page.index(">Later<") if ">Later<" in page else page.index("Later</h1>")
+
+
+def test_a_figure_carries_its_alternative_text(monkeypatch):
+    nb = notebook(new_markdown_cell("# T"), cell(shown(FIGURE)))
+    assert 'alt="An alternative text."' in html(nb)
+    assert 'alt: "An alternative text."' in typst_of(nb, monkeypatch)
+
+
+def test_html_asks_nothing_of_the_network():
+    page = html(notebook(new_markdown_cell("# T\n\n$x$ [@kingma2015]"), *(cell(out) for out, _ in EVERY_KIND.values())))
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+
+
+def test_two_builds_are_identical():
+    nb = notebook(new_markdown_cell("# T"), cell(shown(FIGURE)), cell(shown(TABLE)))
+    assert pdf(nb) == pdf(nb) and html(nb) == html(nb)
+
+
+def test_merging_keeps_the_text_and_drops_the_plumbing(tmp_path):
+    for name in ("01_a", "02_b"):
+        nb = notebook(
+            new_markdown_cell(f"# {name}"), cell(source="p = 1", tags=["parameters"]),
+            cell(source="p = 2", tags=["injected-parameters"]), cell(source="import x", tags=["setup"]),
+            cell(source=name),
+        )  # fmt: skip
+        nbformat.write(nb, tmp_path / f"{name}.ipynb")
+    whole = merge([tmp_path / "01_a.ipynb", tmp_path / "02_b.ipynb"])
+    assert [c.source for c in whole.cells] == ["# 01_a", "01_a", "# 02_b", "02_b"]
+    nbformat.validate(whole)
+
+
+def test_listings_are_the_librarys_code_without_docstrings():
+    code = document.listing("lst-x", "c", document.text).code
+    assert code.startswith("def text(value: object) -> str:\n    return") and '"""' not in code

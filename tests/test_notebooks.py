@@ -1,0 +1,69 @@
+"""Conventions of the committed notebooks; `make lint` runs these."""
+
+import ast
+
+import nbformat
+import pytest
+
+from report_lib import profiles
+from report_lib.recipe import PROJECT
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_three():
+    assert [path.stem for path in NOTEBOOKS] == ["01_linear_probe", "02_full_finetune", "03_analysis"]
+
+
+def test_it_is_valid_and_has_the_common_kernel(notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+
+
+def test_it_is_committed_without_outputs(notebook):
+    for cell in code(notebook):
+        assert cell.outputs == [] and cell.execution_count is None, cell.id
+        assert set(cell.metadata) <= {"tags"}, cell.id
+
+
+def test_cells_are_short_and_define_nothing(notebook):
+    for cell in code(notebook):
+        assert len(cell.source.splitlines()) <= 15, cell.id
+        defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(cell.source))), cell.id
+
+
+def test_there_is_one_import_cell(notebook):
+    importing = [
+        cell.id
+        for cell in code(notebook)
+        if any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(ast.parse(cell.source)))
+    ]
+    assert len(importing) == 1
+
+
+def test_its_parameters_are_those_of_the_profiles_typed_and_with_the_demos_values(notebook):
+    cells = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1
+    body = ast.parse(cells[0].source).body
+    assert all(isinstance(node, ast.AnnAssign) for node in body)
+    values = {node.target.id: ast.literal_eval(node.value) for node in body}
+    assert values == profiles.resolve("demo", {})
+
+
+def test_the_analysis_needs_no_torch():
+    imports = "import sys; from report_lib import figures, prose, records, stats, tables, document, profiles; "
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-c", imports + "assert 'torch' not in sys.modules"], check=True)

@@ -1,0 +1,163 @@
+"""The whole line, as a user runs it: make, papermill, nbconvert, on a copy of the project."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import PROJECT
+
+PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
+QUICK = ("EPOCHS=1", "SIZE=63")
+
+
+class Project:
+    def __init__(self, folder):
+        self.folder = folder
+        for part in PARTS:
+            source = PROJECT / part
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("demo", "cifar10", "yours", "bench", "__pycache__", ".work")
+                shutil.copytree(source, folder / part, ignore=ignored)
+            else:
+                shutil.copy(source, folder / part)
+
+    def make(self, *arguments):
+        """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
+        known = (
+            "PROFILE",
+            "DATA",
+            "WEIGHTS",
+            "SEEDS",
+            "EPOCHS",
+            "SIZE",
+            "DEVICE",
+            "RUNS",
+            "OUT",
+            "MAKEFLAGS",
+            "MAKELEVEL",
+        )
+        clean = {n: v for n, v in os.environ.items() if n not in known and not n.startswith("REPORT_")}
+        clean |= {"PYTHONPATH": str(self.folder)}
+        done = subprocess.run(
+            ["make", *arguments, f"PYTHON={sys.executable}", "READY="],
+            cwd=self.folder, env=clean, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def built(self):
+        return {p.name: p.stat().st_mtime_ns for p in (self.folder / "report" / "demo").iterdir() if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = Project(tmp_path_factory.mktemp("project"))
+    code, output = made.make("report", *QUICK)
+    assert code == 0, output
+    return made
+
+
+def test_a_report_is_made(project):
+    names = {"report.html", "report.pdf", "results.json", "parameters.yaml"}
+    executed = {"01_linear_probe.ipynb", "02_full_finetune.ipynb", "03_analysis.ipynb"}
+    assert set(project.built()) == names | executed
+    folder = project.folder / "report" / "demo"
+    assert (folder / "report.pdf").read_bytes().startswith(b"%PDF")
+    page = (folder / "report.html").read_text()
+    for title in ("Statement of contribution", "Approach 1: linear probe", "Approach 2: full fine-tuning", "Analysis",
+                  "Conclusion", "References", "Appendix: provenance"):  # fmt: skip
+        assert re.search(rf">(?:<span[^>]*>[\d.]+</span> )?{title}</h[12]>", page), title
+    front = page[: page.index('id="approach-1')]
+    assert "handwritten digits" in front and "Tiny ImageNet" in front
+    assert "batch/s" not in page  # progress stays in the terminal
+
+
+def test_results_hold_what_the_contract_says(project):
+    results = json.loads((project.folder / "report" / "demo" / "results.json").read_text())
+    assert results["data"]["train"] == 1154 and results["data"]["validation"] == 288 and results["data"]["test"] == 355
+    assert len(results["weights"]["sha256"]) == 64 and len(results["data"]["fingerprint"]) == 64
+    for approach in ("linear_probe", "full_finetune"):
+        one = results["approaches"][approach]["corrected"]
+        (run,) = one["runs"]
+        assert set(run["epochs"][0]) >= {"train_loss", "validation_loss", "validation_accuracy"}
+        assert {"seed", "selected_epoch", "test_accuracy", "test_loss", "train_seconds", "images_per_second",
+                "peak_memory_mib"} <= set(run)  # fmt: skip
+        assert one["test_accuracy"]["mean"] == run["test_accuracy"] and one["test_accuracy"]["n"] == 1
+        low, high = one["test_accuracy"]["ci95"]
+        assert low < run["test_accuracy"] < high
+    assert results["provenance"]["device"] and results["provenance"]["precision"] and results["comparison"]["mcnemar"]
+
+
+def test_the_numbers_of_results_stand_in_the_page(project):
+    folder = project.folder / "report" / "demo"
+    page, results = (folder / "report.html").read_text(), json.loads((folder / "results.json").read_text())
+    for approach in results["approaches"].values():
+        run = approach["corrected"]["runs"][0]
+        assert f"{100 * run['test_accuracy']:.2f}" in page and f"{run['test_loss']:.4f}" in page
+        assert f"{run['epochs'][0]['train_loss']:.4f}" in page
+
+
+def test_a_second_time_nothing_is_made(project):
+    before = project.built()
+    code, output = project.make("report", *QUICK)
+    assert code == 0 and project.built() == before and "executing" not in output
+
+
+def test_touching_a_notebook_executes_it_and_what_depends_on_it(project):
+    before = project.built()
+    (project.folder / "notebooks" / "02_full_finetune.ipynb").touch()
+    code, output = project.make("report", *QUICK)
+    assert code == 0, output
+    after = project.built()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == set(after) - {"01_linear_probe.ipynb", "parameters.yaml"}
+    assert "executing notebooks/01" not in output
+
+
+def test_two_folders_get_the_same_report_but_for_times(project):
+    code, output = project.make("-j2", "report", *QUICK, "OUT=elsewhere")
+    assert code == 0, output
+    first, second = (project.folder / out / "demo" for out in ("report", "elsewhere"))
+    for name in ("results.json", "report.pdf", "report.html"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):
+    project = Project(tmp_path)
+    path = tmp_path / "notebooks" / "01_linear_probe.ipynb"
+    broken = nbformat.read(path, as_version=4)
+    broken.cells[2].source += "\nraise RuntimeError('broken on purpose')"
+    nbformat.write(broken, path)
+    code, output = project.make("report", *QUICK)
+    assert code != 0
+    assert "error: notebooks/01_linear_probe.ipynb stopped: RuntimeError: broken on purpose" in output
+    assert "Traceback" not in output
+    assert set(project.built()) == {"parameters.yaml", "01_linear_probe.failed.ipynb"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("EPOCHS=-1", "epochs is -1"),
+        ("DATA=no/such/tree", "data is 'no/such/tree'"),
+        ("DATA=report_lib", "no train/ folder with images; expected is train/<class>/*"),
+        ("WEIGHTS=Makefile", "weights is 'Makefile'"),
+        ("SEEDS=0,0", "seeds is '0,0'"),
+        ("PROFILE=nope", "profile is 'nope'"),
+        ("DEVICE=tpu", "tpu"),
+        ("DATA=$$(touch pwned)'\";", "data is "),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_no_traceback(project, variable, says):
+    code, output = project.make("report", variable, "OUT=wrong")
+    assert code != 0 and says in output and "Traceback" not in output
+    assert not list((project.folder / "wrong").rglob("*.ipynb")) and not (project.folder / "pwned").exists()
+
+
+def test_make_alone_is_help(project):
+    code, output = project.make()
+    assert code == 0 and all(word in output for word in ("report", "test", "lab", "lint", "clean", "PROFILE", "SEEDS"))
