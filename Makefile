@@ -58,7 +58,7 @@ help:  ## this list
 
 # --- the report: profile -> parameters -> executed notebooks -> one notebook -> HTML, PDF, results.json ---
 
-report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/results.json  ## HTML, PDF and results.json of PROFILE
+report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.json  ## HTML, PDF and results.json of PROFILE
 	@echo "up to date: $^"
 
 LIB := $(wildcard report_lib/*.py)
@@ -110,6 +110,9 @@ $(DIR)/report.html: $(WORK)/report.ipynb $(STYLE) report/templates/report.html
 
 $(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ
 	$(call render,PDFReport,pdf)
+
+$(DIR)/report.png: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ
+	$(call render,PNGReport,png)
 
 # nbconvert writes in place, so it writes aside too.
 define render

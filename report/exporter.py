@@ -119,6 +119,8 @@ def assemble(nb: NotebookNode) -> tuple[str, list[Block]]:
     text: list[str] = []
     labels: dict[str, str] = {}
     counts = dict.fromkeys(NAMES, 0)
+    if abstract:
+        abstract.insert(0, "# At a glance {-}")
     for piece in abstract + pieces:
         if isinstance(piece, Block):
             label = piece.content.get("label", "")
@@ -318,13 +320,27 @@ class PDFReport(DocumentExporter):
             source = Path(folder, "report.typ")
             source.write_text(body, encoding="utf-8")
             try:
-                return typst.compile(str(source), root=folder)
+                return self.compiled(source)
             except typst.TypstError as error:
                 raise ExportError(f"Typst refuses the document: {error}") from error
+
+    def compiled(self, source: Path) -> bytes:
+        return typst.compile(str(source), root=str(source.parent))
 
     @staticmethod
     def _words(text: str) -> str:
         return f"#{quote(text)}"
+
+
+class PNGReport(PDFReport):
+    """The first page of the PDF as a picture, for a README."""
+
+    file_extension = ".png"
+    output_mimetype = "image/png"
+
+    def compiled(self, source: Path) -> bytes:
+        pages = typst.compile(str(source), root=str(source.parent), format="png", ppi=110)
+        return pages[0] if isinstance(pages, list) else pages
 
 
 def quote(text: str) -> str:

@@ -18,6 +18,7 @@ from report_lib.tables import (
     accuracy_of,
     compare,
     data_title,
+    device_of,
     interval,
     mean_of,
     p_value,
@@ -91,7 +92,7 @@ def cost(runs: Sequence[Run]) -> Prose:
     return Prose(
         f"Training {info['recipe']['epochs']} epochs took {seconds(total)}{parts} "
         f"({mean_of(runs, 'images_per_second'):,.0f} images per second; validation another "
-        f"{seconds(mean_of(runs, 'validation_seconds'))}) on {text(info['provenance']['device'])} in "
+        f"{seconds(mean_of(runs, 'validation_seconds'))}) on {text(device_of(runs[0]))} in "
         f"{info['provenance']['precision']}, with at most {mean_of(runs, 'peak_memory_mib'):,.0f} MiB of memory. "
         f"It trains {info['trained_parameters']:,} of {info['parameters']:,} parameters ({share:.3g} %)."
     )
@@ -153,7 +154,7 @@ def time(study: Study) -> Prose:
     times = {a: mean_of(runs, "train_seconds") for a, runs in study.items()}
     ratio = times["full_finetune"] / times["linear_probe"]
     longer, factor = ("Full fine-tuning", ratio) if ratio >= 1 else ("The linear probe", 1 / ratio)
-    devices = sorted({run.info["provenance"]["device"] for runs in study.values() for run in runs})
+    devices = sorted({device_of(run) for runs in study.values() for run in runs})
     same = "on the same device" if len(devices) == 1 else f"on different devices ({text(', '.join(devices))})"
     return Prose(
         f"{longer} took {factor:.1f} times as long to train ({seconds(times['linear_probe'])} for the probe, "
@@ -204,7 +205,7 @@ def abstract(study: Study, data_name: str) -> Prose:
         f"- **Data:** {text(data_title(run, data_name))}.\n"
         f"- **Weights:** {text(run.info['weights']['name'])}.\n"
         f"- **Run:** recipe {recipe['recipe']}, {recipe['epochs']} epochs, {size} × {size} pixels, "
-        f"seed{'s' * (',' in seeds)} {seeds}, on {text(run.info['provenance']['device'])}.\n"
+        f"seed{'s' * (',' in seeds)} {seeds}, on {text(device_of(run))}.\n"
         f"- **Outcome:** of {run.info['data']['test']:,} test images the linear probe gets "
         f"{rates['linear_probe']} right and full fine-tuning {rates['full_finetune']}; {outcome}."
     )

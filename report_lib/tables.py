@@ -23,19 +23,22 @@ Study = Mapping[str, Sequence[Run]]  # approach -> its runs, one a seed, in the 
 # --- formats ---------------------------------------------------------------------------------------------------
 
 
+NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
+
+
 def percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f} %"
+    return f"{100 * fraction:.{digits}f}{NBSP}%"
 
 
 def interval(low: float, high: float, digits: int = 1) -> str:
     """A 95 % interval of fractions, in percent."""
-    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NBSP}%"
 
 
 def seconds(value: float) -> str:
     if value < 100:
-        return f"{value:.3g} s"
-    return f"{value:.0f} s" if value < 3600 else f"{value / 3600:.1f} h"
+        return f"{value:.3g}{NBSP}s"
+    return f"{value:.0f}{NBSP}s" if value < 3600 else f"{value / 3600:.1f}{NBSP}h"
 
 
 def p_value(p: float) -> str:
@@ -53,6 +56,12 @@ def accuracy_of(runs: Sequence[Run]) -> stats.Estimate:
 def data_title(run: Run, given: str) -> str:
     """What the report calls the data: the name the user gave, or the source's own."""
     return given or run.info["data"]["name"]
+
+
+def device_of(run: Run) -> str:
+    """What the run was computed on: a GPU's name, or CPU with its number of threads."""
+    made = run.info["provenance"]
+    return made["device"] if made["device"] != "cpu" else f"CPU ({made['threads']} threads)"
 
 
 def _spread(values: Sequence[float], scale: float, digits: int) -> str:
@@ -181,7 +190,7 @@ def published(study: Study, data_name: str) -> Table:
         "tab-published",
         "Published against here. Published: CIFAR-10, ImageNet weights, best test epoch, one T4. Here: "
         f"{data_title(run, data_name)}, {run.info['weights']['name']}, {run.info['recipe']['image_size']} px, epoch "
-        f"selected on validation, {run.info['provenance']['device']}.",
+        f"selected on validation, {device_of(run)}.",
         ("approach", "source", "test accuracy, %", "95 % interval, %", "loss, nats", "training, s"),
         tuple(rows),
         "llrrrr",
@@ -195,7 +204,7 @@ def provenance(study: Study) -> Table:
         for run in runs:
             made = run.info["provenance"]
             commit = (made["commit"] or "no repository")[:12] + (" (modified)" if made["dirty"] else "")
-            where = f"{made['device']}, {made['precision']}, {made['threads']} threads"
+            where = f"{device_of(run)}, {made['precision']}"
             rows.append((NAMES[approach], str(run.seed), run.path.name[-12:], commit, where, made["finished"][:16]))
     return Table(
         "tab-provenance",

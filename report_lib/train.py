@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -313,7 +313,8 @@ def pick_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        abilities: Mapping = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our lower bound of torch
+        fast = device.type == "cpu" and bool(abilities.get("amx_bf16"))
     return "bfloat16" if fast else "float32"
 
 

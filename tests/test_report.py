@@ -62,7 +62,7 @@ def project(tmp_path_factory):
 
 
 def test_a_report_is_made(project):
-    names = {"report.html", "report.pdf", "results.json", "parameters.yaml"}
+    names = {"report.html", "report.pdf", "report.png", "results.json", "parameters.yaml"}
     executed = {"01_linear_probe.ipynb", "02_full_finetune.ipynb", "03_analysis.ipynb"}
     assert set(project.built()) == names | executed
     folder = project.folder / "report" / "demo"
@@ -122,7 +122,7 @@ def test_two_folders_get_the_same_report_but_for_times(project):
     code, output = project.make("-j2", "report", *QUICK, "OUT=elsewhere")
     assert code == 0, output
     first, second = (project.folder / out / "demo" for out in ("report", "elsewhere"))
-    for name in ("results.json", "report.pdf", "report.html"):
+    for name in ("results.json", "report.pdf", "report.html", "report.png"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,7 +289,7 @@ def test_a_device_that_is_not_there_is_named():
 def test_precision_follows_the_hardware_only_when_asked_to():
     assert train.pick_precision("float32", CPU) == "float32"
     assert train.pick_precision("bfloat16", CPU) == "bfloat16"
-    amx = torch.cpu.get_capabilities().get("amx_bf16", False)
+    amx = "amx_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
     assert train.pick_precision("auto", CPU) == ("bfloat16" if amx else "float32")
 
 
