@@ -63,6 +63,7 @@ report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 
 LIB := $(wildcard report_lib/*.py)
 export PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE DEVICE RUNS
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 given = $(if $($(2)),$(1) "$$$(2)")
 
 # Written anew only when it says something new, so that a changed variable re-executes and an unchanged one doesn't.
@@ -73,7 +74,7 @@ $(DIR)/parameters.yaml: FORCE | $(READY)
 	  $(call given,--runs,RUNS)
 
 # Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
-$(WORK)/prepared: $(DIR)/parameters.yaml report_lib/data.py report_lib/model.py report_lib/recipe.py
+$(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/sources.py report_lib/data.py report_lib/model.py
 	@mkdir -p $(WORK)
 	@$(PYTHON) -m report_lib prepare $<
 	@touch $@
@@ -139,6 +140,7 @@ lint: $(READY)  ## ruff, mypy, and whether the notebooks are committed without o
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m pytest -q tests/test_notebooks.py
 
-clean:  ## remove build leftovers and decoded images; finished runs and reports stay
-	rm -rf report/*/.work report/*/*.failed.ipynb .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean:  ## remove build leftovers and decoded images; finished runs, reports and downloads stay
+	rm -rf report/*/.work report/*/*.failed.ipynb .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	if test -d .cache; then find .cache -mindepth 1 -maxdepth 1 -not -name torchvision -exec rm -rf {} +; fi
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Data, model and training code behind the notebooks of this report.
 
-Data flows one way: recipe -> data -> model -> train -> records -> stats -> figures, tables -> notebooks -> report.
+Data flows one way:
+recipe -> sources -> data -> model -> train -> records -> stats -> tables, figures, prose -> notebooks -> report.
 Everything from `records` on imports no torch, so a finished study can be analysed and rendered anywhere.
 """
 

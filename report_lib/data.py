@@ -1,39 +1,21 @@
-"""Sources of images -> uint8 tensors, their fingerprint, the split, and batches made on the compute device.
+"""Images as tensors: what a source holds, the split, and batches made on the compute device.
 
-Images are decoded once into a memory-mapped cache and never leave uint8 until a batch of them is on the device,
-where it is normalised and enlarged. Nothing is ever extracted from an archive: members are read as a stream.
+Pictures never leave uint8 until a batch of them is on the device, where it is normalised and enlarged.
 """
 
 import dataclasses
-import hashlib
-import io
-import json
-import lzma
-import os
-import shutil
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm.auto import tqdm
 
-from report_lib.recipe import InputError, Recipe, derive_seed, folder, locate
+from report_lib import sources
+from report_lib.recipe import InputError, Recipe, derive_seed, folder
 
 # What ImageNet's torchvision weights, and the embedded ones, were trained with; RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,29 +31,6 @@ class Images:
     fingerprint: str  # sha256 of pictures, labels and class names
 
 
-class _Arrays(NamedTuple):
-    """A data set on the host, before it becomes tensors; the fields are those of `Images`."""
-
-    name: str
-    classes: list[str]
-    train: np.ndarray
-    train_labels: np.ndarray
-    test: np.ndarray
-    test_labels: np.ndarray
-
-    def fingerprint(self) -> str:
-        sha = hashlib.sha256(json.dumps(self.classes).encode())
-        for array in self[2:]:
-            sha.update(str(array.shape).encode())
-            for start in range(0, len(array), 4096):
-                sha.update(np.ascontiguousarray(array[start : start + 4096]).data)
-        return sha.hexdigest()
-
-    def images(self, fingerprint: str) -> Images:
-        train, train_labels, test, test_labels = map(torch.from_numpy, self[2:])
-        return Images(self.name, tuple(self.classes), train, train_labels, test, test_labels, fingerprint)
-
-
 def load(source: str, image_size: int, cache: str = "") -> Images:
     """The images of `source`, decoded on the first call and memory-mapped from the folder `cache` afterwards
     (default: $REPORT_CACHE, or .cache in the project).
@@ -79,23 +38,9 @@ def load(source: str, image_size: int, cache: str = "") -> Images:
     Images that all share one size not above `image_size` keep it; otherwise each becomes a square of `image_size`
     (bilinear with antialiasing, torchvision's `Resize((s, s))`). Raises InputError if the source cannot be used.
     """
-    if source == "digits":
-        return _digits()
-    path, store = locate(source), folder(cache, "REPORT_CACHE", ".cache")
-    identity = "cifar10" if source == "cifar10" else _identity(path)
-    for size in ("native", str(image_size)):
-        ready = store / f"{identity[:24]}-{size}"
-        if ready.is_dir():
-            images = _read(ready)
-            if size != "native" or max(images.train.shape[1:3]) <= image_size:
-                return images
-    if source == "cifar10":
-        arrays = _cifar10(store)
-        entry = _Entry(store, f"{identity}-native")
-        for part in ("train", "test"):
-            entry.array(part, getattr(arrays, part).shape)[:] = getattr(arrays, part)
-        return _read(entry.finish(arrays))
-    return _read(_decode(path, image_size, store, identity))
+    arrays, fingerprint = sources.read(source, image_size, folder(cache, "REPORT_CACHE", ".cache"))
+    train, train_labels, test, test_labels = map(torch.from_numpy, arrays[2:])
+    return Images(arrays.name, tuple(arrays.classes), train, train_labels, test, test_labels, fingerprint)
 
 
 def check(images: Images, recipe: Recipe) -> None:
@@ -140,263 +85,3 @@ def preprocess(batch: Tensor, image_size: int) -> Tensor:
     if pictures.shape[2:] == (image_size, image_size):
         return pictures
     return F.interpolate(pictures, (image_size, image_size), mode="bilinear", align_corners=False)
-
-
-# --- sources ---------------------------------------------------------------------------------------------------
-
-
-def _digits() -> Images:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8; every fifth image of each class tests."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    pictures = np.repeat(grey[..., None], 3, axis=3)
-    labels = digits.target.astype(np.int64)
-    rank = np.zeros(len(labels), int)
-    for label in range(10):
-        rank[labels == label] = np.arange((labels == label).sum())
-    test = rank % 5 == 4
-    classes = [str(name) for name in digits.target_names]
-    arrays = _Arrays(
-        "handwritten digits (scikit-learn)", classes, pictures[~test], labels[~test], pictures[test], labels[test]
-    )
-    return arrays.images(arrays.fingerprint())
-
-
-def _cifar10(cache: Path) -> _Arrays:
-    """CIFAR-10 as torchvision serves it; its archive and each file in it are checked against their md5."""
-    from torchvision.datasets import CIFAR10
-
-    try:
-        train, test = (CIFAR10(str(cache / "torchvision"), train=part, download=True) for part in (True, False))
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"data is 'cifar10', which could not be downloaded into {cache / 'torchvision'} ({error}); connect once, "
-            f"or copy {CIFAR10.filename} there, or give DATA=digits or DATA=<folder or archive>"
-        ) from error
-    labels = [np.asarray(part.targets, np.int64) for part in (train, test)]
-    return _Arrays("CIFAR-10", list(train.classes), train.data, labels[0], test.data, labels[1])
-
-
-def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
-    """Decodes a class-folder tree or archive into the cache, one chunk of files in memory at a time."""
-    rows, classes, labels = _index(path)
-    for shape in (None, (image_size, image_size)):
-        entry = _Entry(cache, f"{identity[:24]}-{shape[0] if shape else 'native'}")
-        try:
-            train, test = _fill(path, rows, labels, shape, image_size, entry)
-        except _SizesDiffer:
-            entry.discard()
-        except BaseException:
-            entry.discard()
-            raise
-        else:
-            name = path.name.split(".")[0]
-            return entry.finish(_Arrays(name, classes, train, labels["train"], test, labels["test"]))
-    raise AssertionError("the second pass resizes every image, so sizes cannot differ")
-
-
-class _SizesDiffer(Exception):
-    """The images cannot be kept as they are: their sizes differ or exceed the wanted one."""
-
-
-def _index(path: Path) -> tuple[dict[str, tuple[str, int]], list[str], dict[str, np.ndarray]]:
-    """(file name -> (part, row), classes, labels of each part), rows in torchvision ImageFolder's sorted order."""
-    names = [name for name, _ in _members(path, lambda _: False)]
-    parts = _parts(path, names)
-    classes = sorted({parts_of[1] for parts_of in parts.values()})
-    for part in ("train", "test"):
-        present = {cls for kind, cls in parts.values() if kind == part}
-        if not present:
-            raise InputError(f"data is {str(path)!r}, which has no image under {part}/; expected is {EXPECTED}")
-        if missing := sorted(set(classes) - present):
-            raise InputError(
-                f"data is {str(path)!r}, whose class {missing[0]!r} has no image under {part}/; expected is {EXPECTED}"
-            )
-    rows, labels = {}, {}
-    for part in ("train", "test"):
-        ordered = sorted(name for name, (kind, _) in parts.items() if kind == part)
-        ordered.sort(key=lambda name: classes.index(parts[name][1]))
-        rows.update({name: (part, row) for row, name in enumerate(ordered)})
-        labels[part] = np.array([classes.index(parts[name][1]) for name in ordered], np.int64)
-    return rows, classes, labels
-
-
-def _parts(path: Path, names: list[str]) -> dict[str, tuple[str, str]]:
-    """File name -> ("train" or "test", class), after the folders that lead to train/ and test/ are taken off."""
-    folders = {name: PurePosixPath(name).parts[:-1] for name in names}
-    leads = {parts[:i] for parts in folders.values() for i, part in enumerate(parts[:-1]) if part in ("train", "test")}
-    for lead in sorted(leads, key=lambda parts: (len(parts), parts)):
-        found = {
-            name: (parts[len(lead)], parts[len(lead) + 1])
-            for name, parts in folders.items()
-            if parts[: len(lead)] == lead and len(parts) > len(lead) + 1 and parts[len(lead)] in ("train", "test")
-        }
-        if {kind for kind, _ in found.values()} == {"train", "test"}:
-            return found
-    has_train = any("train" in parts[:-1] for parts in folders.values())
-    lacks = "has no test/ folder with images" if has_train else "has no train/ folder with images"
-    raise InputError(f"data is {str(path)!r}, which {lacks}; expected is {EXPECTED}")
-
-
-def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Each image file of a tree or archive as (relative posix name, its bytes if wanted, else nothing)."""
-    if path.is_dir():
-        for parent, folders, files in os.walk(path, followlinks=True):
-            folders.sort()
-            for file in sorted(files):
-                name = Path(parent, file).relative_to(path).as_posix()
-                if _is_image(name):
-                    yield name, Path(parent, file).read_bytes() if wanted(name) else b""
-        return
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if _is_image(info.filename) and not info.is_dir():
-                        yield info.filename, archive.read(info) if wanted(info.filename) else b""
-        else:
-            with tarfile.open(path, "r|*") as archive:
-                for member in archive:
-                    if not _is_image(member.name) or member.isdir():
-                        continue
-                    content = archive.extractfile(member) if member.isfile() else None
-                    if content is None:
-                        raise InputError(f"data is {str(path)!r}, whose {member.name!r} is a link; archive plain files")
-                    yield member.name, content.read() if wanted(member.name) else b""
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, lzma.LZMAError, zlib.error) as error:
-        raise InputError(
-            f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
-            "is it complete?"
-        ) from error
-
-
-def _is_image(name: str) -> bool:
-    """An image by its extension; hidden files and the shadow folders of macOS archives are none."""
-    parts = PurePosixPath(name).parts
-    hidden = any(part.startswith(".") and part not in (".", "..") or part == "__MACOSX" for part in parts)
-    return name.lower().endswith(IMG_EXTENSIONS) and not hidden
-
-
-def _fill(
-    path: Path,
-    rows: dict[str, tuple[str, int]],
-    labels: dict[str, np.ndarray],
-    shape: tuple[int, int] | None,
-    image_size: int,
-    entry: "_Entry",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes every indexed file into its row of (train, test); without a `shape`, the first image sets it."""
-    arrays: dict[str, np.ndarray] = {}
-
-    def decode(item: tuple[str, bytes]) -> tuple[str, np.ndarray]:
-        return item[0], _pixels(path, *item, shape)
-
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(rows), desc=f"decoding {path.name}", unit="image", leave=False) as bar,
-    ):
-        for chunk in _chunks(item for item in _members(path, rows.__contains__) if item[0] in rows):
-            for name, pixels in pool.map(decode, chunk):
-                if not arrays:
-                    if max(pixels.shape[:2]) > image_size:
-                        raise _SizesDiffer
-                    arrays = {p: entry.array(p, (len(labels[p]), *pixels.shape)) for p in ("train", "test")}
-                part, row = rows[name]
-                if pixels.shape != arrays[part].shape[1:]:
-                    raise _SizesDiffer
-                arrays[part][row] = pixels
-            bar.update(len(chunk))
-    return arrays["train"], arrays["test"]
-
-
-def _chunks(items: Iterator[tuple[str, bytes]], megabytes: int = 64) -> Iterator[list[tuple[str, bytes]]]:
-    """Lists of at most 1024 encoded files or so many megabytes, so that a tree larger than memory streams through."""
-    chunk: list[tuple[str, bytes]] = []
-    held = 0
-    for item in items:
-        chunk.append(item)
-        held += len(item[1])
-        if len(chunk) == 1024 or held > megabytes << 20:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
-
-
-def _pixels(path: Path, name: str, encoded: bytes, shape: tuple[int, int] | None) -> np.ndarray:
-    """uint8 (h, w, 3) of one encoded image: turned upright by its EXIF tag, as RGB, squeezed to `shape` if given."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I"):  # 16-bit grey, which PIL's convert would clip to white
-                upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
-            rgb = upright.convert("RGB")
-            return np.asarray(rgb.resize(shape, Image.Resampling.BILINEAR) if shape else rgb)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"data is {str(path)!r}, whose image {name!r} cannot be decoded ({error}); repair or remove it"
-        ) from error
-
-
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # half an image is an error, whatever another library has set
-
-
-# --- cache -----------------------------------------------------------------------------------------------------
-
-
-class _Entry:
-    """A cache folder in the making: invisible until `finish` renames it into place."""
-
-    def __init__(self, cache: Path, name: str) -> None:
-        self.final = cache / name
-        self.working = cache / f".{name}-{os.getpid()}"
-        shutil.rmtree(self.working, ignore_errors=True)
-        self.working.mkdir(parents=True)
-
-    def array(self, part: str, shape: tuple[int, ...]) -> np.ndarray:
-        return np.lib.format.open_memmap(self.working / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
-
-    def finish(self, arrays: _Arrays) -> Path:
-        meta = {
-            "name": arrays.name,
-            "classes": arrays.classes,
-            "train_labels": arrays.train_labels.tolist(),
-            "test_labels": arrays.test_labels.tolist(),
-            "fingerprint": arrays.fingerprint(),
-        }
-        (self.working / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        try:
-            self.working.rename(self.final)
-        except OSError:  # another process was first, and made the same
-            if not self.final.is_dir():
-                raise
-            self.discard()
-        return self.final
-
-    def discard(self) -> None:
-        shutil.rmtree(self.working, ignore_errors=True)
-
-
-def _read(entry: Path) -> Images:
-    meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-    # Copy-on-write, since torch has no read-only tensors: a stray write could never reach the file.
-    train, test = (np.load(entry / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in ("train", "test"))
-    labels = [np.array(meta[f"{part}_labels"], np.int64) for part in ("train", "test")]
-    return _Arrays(meta["name"], meta["classes"], train, labels[0], test, labels[1]).images(meta["fingerprint"])
-
-
-def _identity(path: Path) -> str:
-    """Names what is on disk: an archive by its bytes, a tree by its files' names, sizes and times."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    sha = hashlib.sha256(b"tree")
-    for parent, folders, files in os.walk(path, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            state = Path(parent, name).stat()
-            relative = Path(parent, name).relative_to(path)
-            sha.update(f"{relative}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return sha.hexdigest()

@@ -349,7 +349,7 @@ def peak_memory_mib(device: torch.device) -> float:
 def source_hash() -> str:
     """sha256 of the code that determines a run, so that no record outlives it; comments and docstrings don't count."""
     sha = hashlib.sha256()
-    for name in ("recipe", "data", "model", "train"):
+    for name in ("recipe", "sources", "data", "model", "train"):
         tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:

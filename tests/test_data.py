@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from report_lib import data
+from report_lib import data, sources
 from report_lib.recipe import InputError, Recipe
 
 
@@ -231,9 +231,9 @@ def test_one_class_is_too_few(tree):
 
 
 def test_a_batch_larger_than_the_data_is_refused(few_digits):
-    with pytest.raises(InputError, match="batch_size is 128; allowed is at most the 48 training images"):
+    with pytest.raises(InputError, match="batch_size is 128; allowed is at most the 50 training images"):
         data.check(few_digits, Recipe("linear_probe"))
-    data.check(few_digits, Recipe("linear_probe", batch_size=48))
+    data.check(few_digits, Recipe("linear_probe", batch_size=50))
 
 
 def test_a_split_without_validation_is_refused(tree):
@@ -249,7 +249,7 @@ def test_the_cache_is_used_again_and_never_stale(tree, monkeypatch):
     root = tree()
     first = data.load(str(root), 64)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "_pixels", None)  # decoding again would fail
+        patch.setattr(sources, "_pixels", None)  # decoding again would fail
         assert data.load(str(root), 64).fingerprint == first.fingerprint
         assert data.load(str(root), 100).fingerprint == first.fingerprint
     Image.new("RGB", (12, 10)).save(root / "train" / "cat" / "000.png")
