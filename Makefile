@@ -10,7 +10,7 @@ WORK    := $(DIR)/.work
 
 # The notebooks of the report, in its order. Adding one to the report is adding it here.
 NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis
-TRAINING  := $(filter-out 03_analysis,$(NOTEBOOKS))
+TRAINING  := 01_linear_probe 02_full_finetune
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
@@ -38,7 +38,8 @@ endif
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: python3 is $$(python3 -V 2>&1); Python 3.11 or newer is needed" >&2; exit 2; }
 	@test -x .venv/bin/python || python3 -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock \
+	  | awk '/^(Collecting|Downloading|Installing)/ {printf "\r%-78.78s", $$0; fflush()} END {printf "\r%-78s\n", "installed"}'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -52,7 +53,7 @@ help:  ## this list
 	@echo "  DATA=digits|cifar10|PATH     images: a source, or a train/<class>/*, test/<class>/* tree or archive of one"
 	@echo "  DATA_NAME=...                what the report calls them"
 	@echo "  WEIGHTS=imagenet|embedded|none|PATH   pretrained AlexNet"
-	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  DEVICE=auto|cuda|mps|cpu"
+	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  BATCH=128  DEVICE=auto|cuda|mps|cpu"
 	@echo "  OUT=report   where PROFILE/report.html and report.pdf go;  RUNS=.runs   the store of finished runs"
 	@echo "  LAUNCHER=... a prefix for each training notebook, such as 'srun --gpus=1'"
 
@@ -62,16 +63,19 @@ report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 	@echo "up to date: $^"
 
 LIB := $(wildcard report_lib/*.py)
-export PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE DEVICE RUNS
+export PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 given = $(if $($(2)),$(1) "$$$(2)")
 
 # Written anew only when it says something new, so that a changed variable re-executes and an unchanged one doesn't.
 $(DIR)/parameters.yaml: FORCE | $(READY)
+	@$(PYTHON) -c 'import importlib.util as u; raise SystemExit(not all(map(u.find_spec, "torch yaml papermill typst".split())))' \
+	  || { echo "error: the active environment $(ACTIVE) lacks packages; run" \
+	       "'python -m pip install -r requirements.lock' in it, or deactivate it" >&2; exit 2; }
 	@$(PYTHON) -m report_lib parameters --output $@ --profile "$$PROFILE" $(call given,--data,DATA) \
 	  $(call given,--data-name,DATA_NAME) $(call given,--weights,WEIGHTS) $(call given,--seeds,SEEDS) \
-	  $(call given,--epochs,EPOCHS) $(call given,--image-size,SIZE) $(call given,--device,DEVICE) \
-	  $(call given,--runs,RUNS)
+	  $(call given,--epochs,EPOCHS) $(call given,--image-size,SIZE) $(call given,--batch-size,BATCH) \
+	  $(call given,--device,DEVICE) $(call given,--runs,RUNS)
 
 # Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
 $(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/sources.py report_lib/data.py report_lib/model.py
@@ -98,8 +102,13 @@ EXECUTED := $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 $(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/prepared $(LIB)
 	$(call execute,$(LAUNCHER))
 
-$(DIR)/03_analysis.ipynb: $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb)
+$(filter-out $(TRAINING:%=$(DIR)/%.ipynb),$(EXECUTED)): $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb)
 	$(call execute,)
+
+# Their times are compared, so with make -j, too, they share no machine; with a launcher each has its own.
+ifeq ($(LAUNCHER),)
+$(DIR)/02_full_finetune.ipynb: | $(DIR)/01_linear_probe.ipynb
+endif
 
 $(WORK)/report.ipynb: report/merge.py $(EXECUTED)
 	@$(PYTHON) report/merge.py --output $@ $(EXECUTED)

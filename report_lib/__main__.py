@@ -1,16 +1,17 @@
 """The command line: one run without a notebook, and the small steps between make and the notebooks.
 
-Exit codes: 0 done, 1 a fault of ours (with a traceback), 2 unusable input (with one sentence), 130 interrupted.
+Exit codes: 0 done, 1 a fault of the machine or of ours, 2 unusable input (with one sentence), 130 interrupted.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from report_lib import profiles
-from report_lib.recipe import APPROACHES, DEVICES, PRECISIONS, RECIPES, InputError, folder, for_seeds
+from report_lib.recipe import APPROACHES, DEVICES, PRECISIONS, RECIPES, InputError, check_writable, folder, for_seeds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.strerror or error} ({error.filename or 'no file named'})", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; finished epochs of long runs are kept", file=sys.stderr)
         return 130
@@ -73,7 +77,8 @@ def do_run(options: argparse.Namespace) -> None:
     recipe = for_seeds(seeds, approach=options.approach, **profiles.recipe_fields(chosen))[0]
     from report_lib import train  # late, so that --help and a wrong value answer at once
 
-    print(train.run(recipe, chosen["runs"], options.cache, chosen["device"]).path)
+    cache = os.path.abspath(options.cache) if options.cache else ""
+    print(train.run(recipe, chosen["runs"], cache, chosen["device"]).path)
 
 
 def do_parameters(options: argparse.Namespace) -> None:
@@ -83,9 +88,10 @@ def do_parameters(options: argparse.Namespace) -> None:
 def do_prepare(options: argparse.Namespace) -> None:
     chosen = profiles.read(options.parameters)
     recipes = for_seeds(chosen["seeds"], approach=APPROACHES[0], **profiles.recipe_fields(chosen))
-    from report_lib import data, model, train
+    from report_lib import data, model
 
-    train.pick_device(chosen["device"])
+    # Not the device: with a launcher, training happens on another machine.
+    check_writable(folder(chosen["runs"], "REPORT_RUNS", ".runs"), "runs")
     model.load_weights(chosen["weights"])
     images = data.load(chosen["data"], chosen["image_size"])
     for recipe in recipes:

@@ -53,7 +53,9 @@ def check(images: Images, recipe: Recipe) -> None:
             f"val_fraction is {recipe.val_fraction}; of {len(train)} training images that leaves none for validation"
         )
     if recipe.batch_size > len(train):
-        raise InputError(f"batch_size is {recipe.batch_size}; allowed is at most the {len(train)} training images")
+        raise InputError(
+            f"batch_size is {recipe.batch_size}; allowed is at most the {len(train)} training images (make: BATCH)"
+        )
 
 
 def split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,9 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 from matplotlib.figure import Figure as Drawing
 
-from report_lib import stats
 from report_lib.document import Figure
 from report_lib.records import Run
-from report_lib.tables import NAMES, accuracy_of, percent
+from report_lib.tables import NAMES, accuracy_of, confusion_of, percent
 
 # Okabe and Ito's blue and vermilion: apart for colour-blind readers, and of different lightness in grey.
 COLOURS = {"linear_probe": "#0072B2", "full_finetune": "#D55E00"}
@@ -42,7 +41,8 @@ def samples(pictures: np.ndarray, labels: np.ndarray, classes: Sequence[str], pe
     """The first images of up to ten classes; `pictures` uint8 (N, h, w, 3), `labels` (N,)."""
     shown = range(min(len(classes), 10))
     with matplotlib.rc_context(STYLE):
-        fig, axes = plt.subplots(per_class, len(shown), figsize=(WIDTH, WIDTH * (per_class + 0.3) / len(shown)))
+        side = min(WIDTH / len(shown), 0.9)
+        fig, axes = plt.subplots(per_class, len(shown), figsize=(side * len(shown), side * (per_class + 0.3)))
         axes = np.asarray(axes).reshape(per_class, len(shown))
         for axis in axes.flat:
             axis.axis("off")
@@ -94,11 +94,8 @@ def curves(runs: Sequence[Run]) -> Figure:
 def confusion(runs: Sequence[Run]) -> Figure:
     """Share of each true class (row) predicted as each class (column), test images, all seeds together."""
     classes = runs[0].classes
-    count = sum(
-        stats.confusion(p["test_labels"], p["test_logits"].argmax(1), len(classes))
-        for p in (run.predictions() for run in runs)
-    )
-    share = count / count.sum(1, keepdims=True)  # type: ignore[union-attr]
+    count = confusion_of(runs)
+    share = count / count.sum(1, keepdims=True)
     few = len(classes) <= 20
     approach = runs[0].approach
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
@@ -116,16 +113,17 @@ def confusion(runs: Sequence[Run]) -> Figure:
         else:
             fig.colorbar(picture, ax=axis, shrink=0.7)
         axis.set(xlabel="predicted class", ylabel="true class")
-    off = share.copy()
-    np.fill_diagonal(off, -1)
+    off = count - np.diag(count.diagonal())
     worst = np.unravel_index(off.argmax(), off.shape)
-    sentence = f"{classes[worst[0]]} taken for {classes[worst[1]]} ({percent(off[worst])} of its images)"
+    sentence = "No test image is misclassified"
+    if off[worst]:
+        taken = f"{classes[worst[0]]} taken for {classes[worst[1]]}"
+        sentence = f"The commonest mistake is {taken} ({percent(share[worst])} of that class)"
     return _finish(
         fig,
         f"fig-confusion-{approach.replace('_', '-')}",
-        f"{NAMES[approach].capitalize()}: share of each true class, in %, by predicted class. "
-        f"The commonest mistake is {sentence}.",
-        f"Confusion matrix of {len(classes)} classes; the largest value off the diagonal is {sentence}.",
+        f"{NAMES[approach].capitalize()}: share of each true class, in %, by predicted class. {sentence}.",
+        f"Confusion matrix of {len(classes)} classes. {sentence}.",
     )
 
 

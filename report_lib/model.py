@@ -41,7 +41,7 @@ def load_weights(source: str) -> Weights:
         return Weights("AlexNet, Tiny ImageNet (embedded)", EMBEDDED_SHA256, compose(load_file(EMBEDDED)))
     path = _imagenet_file() if source == "imagenet" else locate(source)
     name = "AlexNet, ImageNet-1k V1 (torchvision)" if source == "imagenet" else path.name
-    state = _fitting(_read_state(path), source)
+    state = _fitting(_read_state(path), path)
     return Weights(name, _sha256(path), state)
 
 
@@ -92,19 +92,26 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (
+        OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError,
+        AttributeError,
+    ) as error:  # fmt: skip
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"weights is {str(path)!r}, which is no readable .safetensors or weights-only .pth file ({reason})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    named = isinstance(state, dict) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items())
+    if not named:
         raise InputError(f"weights is {str(path)!r}, which holds no state dict (layer name -> tensor) of AlexNet")
     return state
 
 
-def _fitting(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+def _fitting(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The composed state, if its trunk is AlexNet's; a head may be missing or of any size, since it is replaced."""
-    state = compose(state)
+    try:
+        state = compose(state)
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"weights is {str(path)!r}, whose factored layers do not fit together ({error})") from error
     with torch.device("meta"):
         expected = {name: value.shape for name, value in alexnet().state_dict().items() if not _of_head(name)}
     given = {name: value.shape for name, value in state.items() if not _of_head(name)}
@@ -116,7 +123,7 @@ def _fitting(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     wrong = [name for name in expected.keys() & given.keys() if expected[name] != given[name]]
     problems += [f"{name} is {tuple(given[name])}, not {tuple(expected[name])}" for name in sorted(wrong)]
     if problems:
-        raise InputError(f"weights is {source!r}, which does not fit AlexNet ({'; '.join(problems)})")
+        raise InputError(f"weights is {str(path)!r}, which does not fit AlexNet ({'; '.join(problems)})")
     return state
 
 

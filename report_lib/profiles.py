@@ -12,10 +12,12 @@ from report_lib.recipe import (
     PROJECT,
     WEIGHT_SOURCES,
     InputError,
+    check_writable,
     digest,
     for_seeds,
     locate,
 )
+from report_lib.records import write_whole
 
 FOLDER = PROJECT / "report" / "profiles"
 
@@ -48,6 +50,9 @@ def resolve(profile: str, overrides: dict) -> dict:
     chosen = DEFAULTS | {"profile": profile} | read(path) | overrides
     if chosen["device"] not in DEVICES:
         raise InputError(f"device is {chosen['device']!r}; allowed are {', '.join(DEVICES)}")
+    for name in ("runs", "data_name"):
+        if not isinstance(chosen[name], str):
+            raise InputError(f"{name} is {chosen[name]!r}; allowed is text")
     for approach in APPROACHES:
         for_seeds(chosen["seeds"], approach=approach, **recipe_fields(chosen))
     return chosen
@@ -68,18 +73,18 @@ def read(path: Path) -> dict:
 
 def write(parameters: dict, path: Path) -> None:
     """Writes `parameters` as YAML, leaving a file that says the same untouched, for make's sake."""
-    text = f"# data as last seen: {_seen(parameters['data'])}\n"
+    text = f"# data and weights as last seen: {_seen(parameters['data'])}, {_seen(parameters['weights'])}\n"
     text += yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path.parent, "OUT")
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
 
 
-def _seen(data: str) -> str:
-    """Changes when a file of `data` does, so that make notices; reads names, sizes and times only."""
-    if data in DATA_SOURCES:
-        return data
-    path = locate(data)
+def _seen(source: str) -> str:
+    """Changes when a file of `source` does, so that make notices; reads names, sizes and times only."""
+    if source in DATA_SOURCES + WEIGHT_SOURCES:
+        return source
+    path = locate(source)
     files = [path] if path.is_file() else sorted(Path(p, f) for p, _, fs in os.walk(path, followlinks=True) for f in fs)
     states = ((file, file.stat()) for file in files if file.exists())
     return digest([[str(file), state.st_size, state.st_mtime_ns] for file, state in states])
@@ -88,8 +93,8 @@ def _seen(data: str) -> str:
 def overrides(options: dict) -> dict:
     """The options that were given; paths typed relative to the working folder become relative to the project."""
     given = {name: value for name, value in options.items() if name in DEFAULTS and value is not None}
-    for name, known in (("data", DATA_SOURCES), ("weights", WEIGHT_SOURCES), ("runs", ("",))):
-        if name in given and given[name] not in known and not os.path.isabs(os.path.expanduser(given[name])):
+    for name, known in (("data", DATA_SOURCES), ("weights", WEIGHT_SOURCES), ("runs", ())):
+        if given.get(name) and given[name] not in known and not os.path.isabs(os.path.expanduser(given[name])):
             given[name] = os.path.relpath(given[name], PROJECT)
     return given
 

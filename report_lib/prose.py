@@ -13,50 +13,57 @@ from report_lib.records import Run
 from report_lib.tables import (
     NAMES,
     PUBLISHED,
-    PUBLISHED_TEST_IMAGES,
     Study,
     accuracy_of,
     compare,
+    confusion_of,
     data_title,
     device_of,
     interval,
     mean_of,
     p_value,
     percent,
+    published_interval,
+    recall_of,
     seconds,
 )
 
 
 def data(run: Run, data_name: str) -> Prose:
     """What the images are and how they were divided."""
-    data, recipe = run.info["data"], run.info["recipe"]
+    data, size = run.info["data"], run.info["recipe"]["image_size"]
     height, width = data["stored_size"]
+    enlarged = f", and enlarged to {size} × {size} on the device" if (height, width) != (size, size) else ""
+    pretrained = run.info["weights"]["sha256"] is not None
     return Prose(
         f"The data are {text(data_title(run, data_name))}: {data['train']:,} training, {data['validation']:,} "
-        f"validation and {data['test']:,} test images of {len(data['classes'])} classes. They are kept as "
-        f"{width} × {height} pixels of uint8 and enlarged to {recipe['image_size']} × {recipe['image_size']} "
-        f"on the device, batch by batch. The weights are {text(run.info['weights']['name'])}."
+        f"validation and {data['test']:,} test images of {len(data['classes'])} classes, stored as {width} × {height} "
+        f"pixels{enlarged}. The weights are {text(run.info['weights']['name'])}"
+        + ("." if pretrained else ": the trunk knows nothing yet, which makes this run a control.")
     )
 
 
 def training(runs: Sequence[Run]) -> Prose:
     """Where validation was best, and whether the end of training still helped it."""
-    accuracy = np.mean([run.epochs["validation_accuracy"] for run in runs], axis=0)
-    loss = np.mean([run.epochs["validation_loss"] for run in runs], axis=0)
-    train = np.mean([run.epochs["train_loss"] for run in runs], axis=0)
+    accuracy, loss, train = (
+        np.mean([run.epochs[name] for run in runs], axis=0)
+        for name in ("validation_accuracy", "validation_loss", "train_loss")
+    )
     who = f"seed {runs[0].seed}" if len(runs) == 1 else f"the mean of {len(runs)} seeds"
-    best, last = int(accuracy.argmax()), len(accuracy) - 1
+    best, lowest, last = int(accuracy.argmax()), int(loss.argmin()), len(loss) - 1
     peak = f"Validation accuracy ({who}) peaks at {percent(accuracy[best], 2)} in epoch {best + 1} of {last + 1}"
-    lowest = int(loss.argmin())
+    at = f"validation loss is lowest in epoch {lowest + 1} ({loss[lowest]:.4f})"
     if lowest == last:
         trend = "validation loss is lowest in the last epoch, so more epochs might still help"
+    elif loss[last] < 1.05 * loss[lowest]:
+        trend = f"{at} and about the same, {loss[last]:.4f}, at the end"
     elif train[last] < train[lowest]:
         trend = (
-            f"validation loss is lowest in epoch {lowest + 1} ({loss[lowest]:.4f}) and {loss[last]:.4f} at the end, "
-            "while training loss goes on falling: from there on the network learns its training images by heart"
+            f"{at} and has risen to {loss[last]:.4f} at the end, while training loss fell from {train[lowest]:.4f} to "
+            f"{train[last]:.4f}: what is learned after epoch {lowest + 1} does not carry over to other pictures"
         )
     else:
-        trend = f"validation loss is lowest in epoch {lowest + 1} ({loss[lowest]:.4f}) and {loss[last]:.4f} at the end"
+        trend = f"{at} and has risen to {loss[last]:.4f} at the end, as has training loss: training is unstable"
     return Prose(f"{peak}; {trend}.")
 
 
@@ -66,18 +73,17 @@ def test(runs: Sequence[Run]) -> Prose:
     held_out = runs[0].info["data"]["validation"]
     promised = mean_of(runs, "validation_accuracy")
     low, high = stats.wilson(round(promised * held_out), held_out)
-    agree = max(low, estimate.low) <= min(high, estimate.high)
+    if max(low, estimate.low) <= min(high, estimate.high):
+        verdict = "overlap, so selection has not visibly flattered the model"
+    elif estimate.mean < promised:
+        verdict = "do not overlap: selection has flattered the model, or the test images are harder"
+    else:
+        verdict = "do not overlap: the test images are easier than those held out"
     return Prose(
         f"On the {images:,} test images, read once and only for the selected epoch, {NAMES[runs[0].approach]} is right "
         f"for {percent(estimate.mean, 2)} (95 % interval {interval(estimate.low, estimate.high)}, {estimate.method}; "
         f"n = {estimate.n} seed{'s' * (estimate.n > 1)}), with a loss of {mean_of(runs, 'test_loss'):.4f} nats per "
-        f"sample. Validation had promised {percent(promised, 2)} ({interval(low, high)}); the two intervals "
-        + (
-            "overlap, so selection has not visibly flattered the model."
-            if agree
-            else "do not overlap, so the "
-            "validation images are not quite like the test images, or selection has flattered the model."
-        )  # fmt: skip
+        f"sample. Validation had promised {percent(promised, 2)} ({interval(low, high)}); the two intervals {verdict}."
     )
 
 
@@ -92,26 +98,28 @@ def cost(runs: Sequence[Run]) -> Prose:
     return Prose(
         f"Training {info['recipe']['epochs']} epochs took {seconds(total)}{parts} "
         f"({mean_of(runs, 'images_per_second'):,.0f} images per second; validation another "
-        f"{seconds(mean_of(runs, 'validation_seconds'))}) on {text(device_of(runs[0]))} in "
-        f"{info['provenance']['precision']}, with at most {mean_of(runs, 'peak_memory_mib'):,.0f} MiB of memory. "
+        f"{seconds(mean_of(runs, 'validation_seconds'))}) on {text(device_of(runs))}, "
+        f"with at most {mean_of(runs, 'peak_memory_mib'):,.0f} MiB of memory. "
         f"It trains {info['trained_parameters']:,} of {info['parameters']:,} parameters ({share:.3g} %)."
     )
 
 
 def conclusion(runs: Sequence[Run]) -> Prose:
     """What one approach alone has shown: how far above guessing it is, and its weakest class."""
-    run = runs[0]
-    predictions = [one.predictions() for one in runs]
-    labels = predictions[0]["test_labels"]
-    chance = np.bincount(labels).max() / len(labels)
-    estimate = accuracy_of(runs)
-    right = np.mean([p["test_logits"].argmax(1) == labels for p in predictions], axis=0)
-    recall = np.array([right[labels == label].mean() for label in range(len(run.classes))])
+    classes, recall, estimate = runs[0].classes, recall_of(runs), accuracy_of(runs)
+    images = confusion_of(runs).sum(1)
+    chance = float(images.max() / images.sum())
     verdict = "well above" if estimate.low > 2 * chance else "above" if estimate.low > chance else "not clearly above"
+    best, worst = int(np.argmax(recall)), int(np.argmin(recall))
+    spread = "It recognises every class equally well."
+    if recall[best] > recall[worst]:
+        spread = (
+            f"It is best at {text(classes[best])} ({percent(recall[best])} of its test images) and worst at "
+            f"{text(classes[worst])} ({percent(recall[worst])})."
+        )
     return Prose(
-        f"With {percent(estimate.mean)}, {NAMES[run.approach]} is {verdict} the {percent(chance)} of always naming the "
-        f"commonest class. It is best at {text(run.classes[recall.argmax()])} ({percent(recall.max())} of its test "
-        f"images) and worst at {text(run.classes[recall.argmin()])} ({percent(recall.min())})."
+        f"With {percent(estimate.mean)}, {NAMES[runs[0].approach]} is {verdict} the {percent(chance)} of always naming "
+        f"the commonest class. {spread}"
     )
 
 
@@ -120,13 +128,13 @@ def difference(study: Study) -> Prose:
     numbers = compare(study)
     diff, (low, high) = numbers["accuracy_difference"]["mean"], numbers["accuracy_difference"]["ci95"]
     reach = f"{100 * diff:+.2f} percentage points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}"
-    where = f"{reach}, {numbers['ci95_method']})"
-    if low > 0:
+    where = f"full fine-tuning minus linear probe is {reach}, {numbers['ci95_method']})"
+    if not numbers["accuracy_difference_is_clear"]:
+        verdict = f"No difference in test accuracy can be claimed: {where}."
+    elif diff > 0:
         verdict = f"Full fine-tuning is more accurate than the linear probe: {where}."
-    elif high < 0:
-        verdict = f"The linear probe is more accurate than full fine-tuning: the difference is {where}."
     else:
-        verdict = f"No difference in test accuracy can be claimed: full fine-tuning minus linear probe is {where}."
+        verdict = f"The linear probe is more accurate than full fine-tuning: {where}."
     tests = "; ".join(
         f"seed {t['seed']}: {t['only_full_finetune']:,} test images only fine-tuning gets right, "
         f"{t['only_linear_probe']:,} only the probe, {p_value(t['p'])}"
@@ -154,34 +162,37 @@ def time(study: Study) -> Prose:
     times = {a: mean_of(runs, "train_seconds") for a, runs in study.items()}
     ratio = times["full_finetune"] / times["linear_probe"]
     longer, factor = ("Full fine-tuning", ratio) if ratio >= 1 else ("The linear probe", 1 / ratio)
-    devices = sorted({device_of(run) for runs in study.values() for run in runs})
-    same = "on the same device" if len(devices) == 1 else f"on different devices ({text(', '.join(devices))})"
-    return Prose(
+    devices = {device_of([run]) for runs in study.values() for run in runs}
+    same = "on the same device" if len(devices) == 1 else f"on different devices ({text('; '.join(sorted(devices)))})"
+    took = (
         f"{longer} took {factor:.1f} times as long to train ({seconds(times['linear_probe'])} for the probe, "
-        f"{seconds(times['full_finetune'])} for fine-tuning, {same}): the frozen trunk needs one forward pass over the "
-        "images in all, full fine-tuning a forward and a backward pass in every epoch."
+        f"{seconds(times['full_finetune'])} for fine-tuning, {same})"
+    )
+    if len(devices) > 1:
+        return Prose(f"{took}, so the times say little about the approaches.")
+    return Prose(
+        f"{took}. The frozen trunk needs one forward pass over the images in all, full fine-tuning a forward and a "
+        "backward pass in every epoch."
     )
 
 
 def published(study: Study, data_name: str) -> Prose:
     """Whether the published difference is one, and whether ours may be compared with it."""
-    bounds = {
-        a: stats.wilson(round(v["test_accuracy"] * PUBLISHED_TEST_IMAGES), PUBLISHED_TEST_IMAGES)
-        for a, v in PUBLISHED.items()
-    }
+    bounds = {approach: published_interval(approach) for approach in PUBLISHED}
     gap = PUBLISHED["full_finetune"]["test_accuracy"] - PUBLISHED["linear_probe"]["test_accuracy"]
     apart = bounds["linear_probe"][1] < bounds["full_finetune"][0]
     run = study["linear_probe"][0].info
-    comparable = run["recipe"]["data"] == "cifar10" and run["recipe"]["weights"] == "imagenet"
+    as_published = {"data": "cifar10", "weights": "imagenet", "image_size": 224, "epochs": 10, "batch_size": 128}
+    differs = [name.replace("_", " ") for name, value in as_published.items() if run["recipe"][name] != value]
     return Prose(
         f"The published approaches differ by {100 * gap:.2f} percentage points, and their binomial intervals "
         + ("do not overlap" if apart else "overlap")
         + "; each is one unseeded run, chosen by its test accuracy. "
         + (
-            "Data and weights are the same here, so the rows may be compared."
-            if comparable
-            else "Data or weights differ here, so the rows stand side by side and are not to be compared with each "
-            "other; within one source they are."
+            f"Here the {', '.join(differs)} differ, so the rows stand side by side and are not to be compared with "
+            "each other; within one source they are."
+            if differs
+            else "Data, weights, image size, epochs and batch are the same here, so the rows may be compared."
         )
     )
 
@@ -191,12 +202,12 @@ def abstract(study: Study, data_name: str) -> Prose:
     run = study["linear_probe"][0]
     recipe, size = run.info["recipe"], run.info["recipe"]["image_size"]
     seeds = ", ".join(str(run.seed) for run in study["linear_probe"])
-    numbers = compare(study)["accuracy_difference"]
-    low, high = numbers["ci95"]
+    numbers = compare(study)
+    gain = 100 * numbers["accuracy_difference"]["mean"]
     outcome = "no difference between them can be claimed"
-    if low > 0 or high < 0:
-        better = "full fine-tuning" if low > 0 else "the linear probe"
-        outcome = f"{better} is ahead by {abs(100 * numbers['mean']):.1f} percentage points"
+    if numbers["accuracy_difference_is_clear"]:
+        better = "full fine-tuning" if gain > 0 else "the linear probe"
+        outcome = f"{better} is ahead by {abs(gain):.1f} percentage points"
     rates = {}
     for approach, runs in study.items():
         estimate = accuracy_of(runs)
@@ -205,7 +216,7 @@ def abstract(study: Study, data_name: str) -> Prose:
         f"- **Data:** {text(data_title(run, data_name))}.\n"
         f"- **Weights:** {text(run.info['weights']['name'])}.\n"
         f"- **Run:** recipe {recipe['recipe']}, {recipe['epochs']} epochs, {size} × {size} pixels, "
-        f"seed{'s' * (',' in seeds)} {seeds}, on {text(device_of(run))}.\n"
+        f"seed{'s' * (',' in seeds)} {seeds}, on {text(device_of([run for runs in study.values() for run in runs]))}.\n"
         f"- **Outcome:** of {run.info['data']['test']:,} test images the linear probe gets "
         f"{rates['linear_probe']} right and full fine-tuning {rates['full_finetune']}; {outcome}."
     )
@@ -214,23 +225,27 @@ def abstract(study: Study, data_name: str) -> Prose:
 def verdict(study: Study) -> Prose:
     """The trade-off, in quantities that were measured."""
     numbers = compare(study)
-    (low, high), ratio = numbers["accuracy_difference"]["ci95"], numbers["train_seconds_ratio"]
-    gain = 100 * numbers["accuracy_difference"]["mean"]
-    if low > 0:
-        claim = (
-            f"Full fine-tuning bought {gain:.1f} percentage points of test accuracy for {ratio:.1f} times the training "
-            f"time. Where accuracy counts, that is the approach to take; where time or memory is short, the linear "
-            f"probe offers {percent(accuracy_of(study['linear_probe']).mean)} for the remaining "
-            f"{percent(1 / ratio)} of the time."
+    gain, ratio = 100 * numbers["accuracy_difference"]["mean"], numbers["train_seconds_ratio"]
+    cost = f"{ratio:.1f} times the training time" if ratio >= 1 else f"{percent(ratio)} of the training time"
+    if not numbers["accuracy_difference_is_clear"]:
+        cheaper = "the linear probe" if ratio >= 1 else "full fine-tuning"
+        return Prose(
+            f"No difference in accuracy can be claimed, and full fine-tuning took {cost} of the linear probe, so on "
+            f"these data, with this recipe, {cheaper} is the better choice: it is the cheaper one."
         )
-    elif high < 0:
-        claim = (
-            f"The linear probe was ahead by {-gain:.1f} percentage points and took {1 / ratio:.3g} of the training "
-            "time, so on these data, with this recipe, nothing speaks for full fine-tuning."
+    if gain < 0:
+        return Prose(
+            f"The linear probe is ahead by {-gain:.1f} percentage points, and full fine-tuning took {cost} of the "
+            "probe; on these data, with this recipe, "
+            + ("nothing speaks for it." if ratio >= 1 else "only its shorter time speaks for it.")
         )
-    else:
-        claim = (
-            f"No difference in accuracy can be claimed, and full fine-tuning took {ratio:.1f} times the training time, "
-            "so on these data, with this recipe, the cheaper approach is the better choice."
+    probe = percent(accuracy_of(study["linear_probe"]).mean)
+    return Prose(
+        f"Full fine-tuning is ahead by {gain:.1f} percentage points of test accuracy, at {cost} of the linear probe. "
+        + (
+            f"Where accuracy counts, that is the approach to take; where training time is short, the probe offers "
+            f"{probe} for {percent(1 / ratio)} of the time."
+            if ratio >= 1
+            else "It is the better choice in both."
         )
-    return Prose(claim)
+    )

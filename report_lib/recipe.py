@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,10 @@ SMALLEST_IMAGE, LARGEST_IMAGE = 63, 1024
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, where and what to do, in one sentence."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: in a notebook, too, the sentence is all there is to say."""
+        return [f"InputError: {self}"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +113,31 @@ def folder(given: str, variable: str, default: str) -> Path:
     return locate(given or os.environ.get(variable) or default)
 
 
+def check_writable(folder: Path, name: str) -> None:
+    """Raises InputError if nothing can be written into `folder`, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{name} is {str(folder)!r}, where nothing can be written ({error.strerror})") from error
+
+
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
 
 
 def _source(name: str, value: object, known: tuple[str, ...], path: str) -> None:
-    if not isinstance(value, str) or not value or (value not in known and not locate(value).exists()):
+    if not isinstance(value, str) or not value or (value not in known and not _exists(value)):
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(known)} or the path of {path}")
+
+
+def _exists(path: str) -> bool:
+    try:
+        return locate(path).exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown ~user, with a null byte
+        return False
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:

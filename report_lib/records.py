@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -41,8 +42,11 @@ class Run:
 
     def predictions(self) -> dict[str, np.ndarray]:
         """Float32 logits (N, classes) and int64 labels (N,) of `test` and `validation`; `validation_index` too."""
-        with np.load(self.path / "predictions.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            with np.load(self.path / "predictions.npz", allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise _damaged(self.path, error) from error
 
 
 def save(store: Path, name: str, info: dict, epochs: list[dict], arrays: Mapping[str, np.ndarray]) -> Path:
@@ -81,14 +85,16 @@ def load(path: Path) -> Run:
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return Run(path, info, pd.read_csv(path / "epochs.csv"))
     except (OSError, ValueError) as error:
-        raise InputError(f"the record {path} cannot be read ({error}); remove that folder to train it again") from error
+        raise _damaged(path, error) from error
 
 
 def remember(store: Path, recipe: Recipe, name: str) -> None:
     """Notes that run `name` answers the request `recipe`, for readers that cannot look at data or weights."""
-    folder = store / "requests"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{request_key(recipe)}.json", json.dumps({"run": name}) + "\n")
+    note = store / "requests" / f"{request_key(recipe)}.json"
+    text = json.dumps({"run": name}) + "\n"
+    if not note.is_file() or note.read_text(encoding="utf-8") != text:  # a store may be shared read-only
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(note, text)
 
 
 def requested(store: Path, recipes: Iterable[Recipe]) -> list[Run]:
@@ -118,6 +124,10 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"the record {path} cannot be read ({error}); remove that folder to train it again")
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,8 @@ Images are decoded once into a memory-mapped cache, so a tree may be larger than
 from an archive: its members are read as a stream.
 """
 
+import bz2
+import gzip
 import hashlib
 import io
 import json
@@ -11,6 +13,7 @@ import lzma
 import os
 import shutil
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,11 +22,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from report_lib.recipe import InputError, locate
+from report_lib.recipe import InputError, check_writable, locate
 
 EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
 
@@ -53,12 +57,14 @@ def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
     if source == "digits":
         digits = _digits()
         return digits, digits.fingerprint()
+    check_writable(cache, "cache")
     path = locate(source)
     identity = "cifar10" if source == "cifar10" else _identity(path)
+    name = "CIFAR-10" if source == "cifar10" else path.name.split(".")[0]
     for size in ("native", str(image_size)):
         ready = cache / f"{identity[:24]}-{size}"
         if ready.is_dir():
-            arrays, fingerprint = _cached(ready)
+            arrays, fingerprint = _cached(ready, name)
             if size != "native" or max(arrays.train.shape[1:3]) <= image_size:
                 return arrays, fingerprint
     if source == "cifar10":
@@ -66,8 +72,8 @@ def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
         entry = _Entry(cache, f"{identity}-native")
         for part in ("train", "test"):
             entry.array(part, getattr(arrays, part).shape)[:] = getattr(arrays, part)
-        return _cached(entry.finish(arrays))
-    return _cached(_decode(path, image_size, cache, identity))
+        return _cached(entry.finish(arrays), name)
+    return _cached(_decode(path, image_size, cache, identity), name)
 
 
 def _digits() -> Arrays:
@@ -115,8 +121,7 @@ def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
             entry.discard()
             raise
         else:
-            name = path.name.split(".")[0]
-            return entry.finish(Arrays(name, classes, train, labels["train"], test, labels["test"]))
+            return entry.finish(Arrays("", classes, train, labels["train"], test, labels["test"]))
     raise AssertionError("the second pass resizes every image, so sizes cannot differ")
 
 
@@ -128,7 +133,10 @@ def _index(path: Path) -> tuple[dict[str, tuple[str, int]], list[str], dict[str,
     """(file name -> (part, row), classes, labels of each part), rows in torchvision ImageFolder's sorted order."""
     names = [name for name, _ in _members(path, lambda _: False)]
     parts = _parts(path, names)
-    classes = sorted({parts_of[1] for parts_of in parts.values()})
+    classes = sorted({cls for _, cls in parts.values()})
+    for cls in classes:
+        if not cls.isprintable():  # control characters, or bytes that are no UTF-8
+            raise InputError(f"data is {str(path)!r}, whose class {cls!r} has no printable name; rename that folder")
     for part in ("train", "test"):
         present = {cls for kind, cls in parts.values() if kind == part}
         if not present:
@@ -166,12 +174,10 @@ def _parts(path: Path, names: list[str]) -> dict[str, tuple[str, str]]:
 def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Each image file of a tree or archive as (relative posix name, its bytes if wanted, else nothing)."""
     if path.is_dir():
-        for parent, folders, files in os.walk(path, followlinks=True):
-            folders.sort()
-            for file in sorted(files):
-                name = Path(parent, file).relative_to(path).as_posix()
-                if _is_image(name):
-                    yield name, Path(parent, file).read_bytes() if wanted(name) else b""
+        for file in _walk(path):
+            name = file.relative_to(path).as_posix()
+            if _is_image(name):
+                yield name, _content(path, file) if wanted(name) else b""
         return
     try:
         if zipfile.is_zipfile(path):
@@ -180,7 +186,7 @@ def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, b
                     if _is_image(info.filename) and not info.is_dir():
                         yield info.filename, archive.read(info) if wanted(info.filename) else b""
         else:
-            with tarfile.open(path, "r|*") as archive:
+            with _Stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
                 for member in archive:
                     if not _is_image(member.name) or member.isdir():
                         continue
@@ -188,11 +194,47 @@ def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, b
                     if content is None:
                         raise InputError(f"data is {str(path)!r}, whose {member.name!r} is a link; archive plain files")
                     yield member.name, content.read() if wanted(member.name) else b""
+                stream.check_end()
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, lzma.LZMAError, zlib.error) as error:
         raise InputError(
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
             "is it complete?"
         ) from error
+
+
+class _Stream:
+    """The bytes of a tar archive, decompressed, which must end as an archive ends: tarfile does not ask for that."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            start = file.read(6)
+        opened = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(start[:2], open)
+        self.file = opened(path, "rb")  # type: ignore[operator]
+        self.end = b""
+
+    def read(self, size: int) -> bytes:
+        block = self.file.read(size)
+        self.end = (self.end + block)[-512:]
+        return block
+
+    def check_end(self) -> None:
+        while self.read(1 << 20):
+            pass
+        if len(self.end) < 512 or self.end.strip(b"\0"):
+            raise tarfile.ReadError("it ends in the middle")
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _content(path: Path, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"data is {str(path)!r}, of which {str(file)!r} cannot be read ({error.strerror})") from error
 
 
 def _is_image(name: str) -> bool:
@@ -274,16 +316,14 @@ class _Entry:
 
     def __init__(self, cache: Path, name: str) -> None:
         self.final = cache / name
-        self.working = cache / f".{name}-{os.getpid()}"
-        shutil.rmtree(self.working, ignore_errors=True)
-        self.working.mkdir(parents=True)
+        self.working = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+        self.working.chmod(0o755)
 
     def array(self, part: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.lib.format.open_memmap(self.working / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
 
     def finish(self, arrays: Arrays) -> Path:
         meta = {
-            "name": arrays.name,
             "classes": arrays.classes,
             "train_labels": arrays.train_labels.tolist(),
             "test_labels": arrays.test_labels.tolist(),
@@ -302,24 +342,41 @@ class _Entry:
         shutil.rmtree(self.working, ignore_errors=True)
 
 
-def _cached(entry: Path) -> tuple[Arrays, str]:
+def _cached(entry: Path, name: str) -> tuple[Arrays, str]:
     meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
     # Copy-on-write, since torch has no read-only tensors: a stray write could never reach the file.
     train, test = (np.load(entry / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in ("train", "test"))
     labels = [np.array(meta[f"{part}_labels"], np.int64) for part in ("train", "test")]
-    return Arrays(meta["name"], meta["classes"], train, labels[0], test, labels[1]), meta["fingerprint"]
+    return Arrays(name, meta["classes"], train, labels[0], test, labels[1]), meta["fingerprint"]
 
 
 def _identity(path: Path) -> str:
-    """Names what is on disk: an archive by its bytes, a tree by its files' names, sizes and times."""
+    """Names the decoder and what is on disk: an archive by its bytes, a tree by its files' names, sizes and times."""
+    sha = hashlib.sha256(Path(__file__).read_bytes() + PIL.__version__.encode())
     if path.is_file():
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    sha = hashlib.sha256(b"tree")
-    for parent, folders, files in os.walk(path, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            state = Path(parent, name).stat()
-            relative = Path(parent, name).relative_to(path)
-            sha.update(f"{relative}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+        return sha.hexdigest()
+    for found in _walk(path):
+        state = found.stat()
+        line = f"{found}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
+        sha.update(line.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Each file below the folder `path`, sorted. Raises InputError for what cannot be read: nothing is passed over."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    try:
+        for parent, folders, files in os.walk(path, followlinks=True, onerror=stop):
+            folders.sort()
+            for name in sorted(files):
+                Path(parent, name).stat()
+                yield Path(parent, name)
+    except OSError as error:
+        raise InputError(
+            f"data is {str(path)!r}, of which {error.filename!r} cannot be read ({error.strerror})"
+        ) from error

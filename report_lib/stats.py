@@ -1,7 +1,6 @@
 """Intervals and paired tests; numpy and scipy only. Accuracies are fractions, losses nats per sample."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -21,11 +20,12 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """b minus a on the same test images, with its 95 % interval."""
+    """b minus a on the same test images, with its 95 % interval and how that was made."""
 
     mean: float
     low: float
     high: float
+    method: str
 
     @property
     def clear(self) -> bool:
@@ -39,14 +39,45 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def accuracy(per_seed: Sequence[float], images: int) -> Estimate:
-    """Test accuracy: over seeds by Student's t, or of a single run by Wilson's interval over its test images."""
-    if len(per_seed) == 1:
-        low, high = wilson(round(per_seed[0] * images), images)
-        return Estimate(per_seed[0], None, 1, low, high, "Wilson, over test images")
-    mean, sd = float(np.mean(per_seed)), float(np.std(per_seed, ddof=1))
-    half = float(scipy_stats.t.ppf(0.975, len(per_seed) - 1)) * sd / len(per_seed) ** 0.5
-    return Estimate(mean, sd, len(per_seed), mean - half, mean + half, "Student's t, over seeds")
+def accuracy(right: np.ndarray) -> Estimate:
+    """Accuracy from right or wrong, bool (seeds, N) on the same N test images.
+
+    One seed: Wilson's interval. Several: that of `crossed_mean`, cut at 0 and 1; but Wilson's again where every seed
+    gets every image right, or wrong, since that does not make new images certain.
+    """
+    seeds, images = right.shape
+    mean = float(right.mean())
+    low, high = wilson(round(mean * images), images)
+    if seeds == 1:
+        return Estimate(mean, None, 1, low, high, "Wilson, over test images")
+    _, half = crossed_mean(right)
+    if half > 0:
+        low, high = max(0.0, mean - half), min(1.0, mean + half)
+    return Estimate(mean, float(right.mean(1).std(ddof=1)), seeds, low, high, CROSSED)
+
+
+CROSSED = "crossed random effects, over seeds and test images"
+
+
+def crossed_mean(values: np.ndarray) -> tuple[float, float]:
+    """(mean, half width of its 95 % interval) of (seeds, N) values for new seeds on new images.
+
+    Seeds and images are crossed random effects: with mean squares of seeds, images and residual (two-way layout),
+    the mean's variance is (MS_seeds + MS_images - MS_residual) / (seeds N), with degrees of freedom after
+    Satterthwaite (1946). Never less than what the seeds alone would give.
+    """
+    seeds, images = values.shape
+    values = np.asarray(values, float)
+    by_seed, by_image, mean = values.mean(1), values.mean(0), values.mean()
+    residual = values - by_seed[:, None] - by_image[None] + mean
+    parts = np.array([by_seed.var(ddof=1) / seeds, by_image.var(ddof=1) / images,
+                      (residual**2).sum() / ((seeds - 1) * (images - 1)) / (seeds * images)])  # fmt: skip
+    freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
+    variance = max(float(parts[0] + parts[1] - parts[2]), float(parts[0]))
+    if variance == 0:
+        return float(mean), 0.0
+    degrees = variance**2 / float((parts**2 / freedom).sum())
+    return float(mean), float(scipy_stats.t.ppf(0.975, degrees)) * variance**0.5
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[int, int, float]:
@@ -60,25 +91,25 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[int, int, flo
     return only_a, only_b, float(scipy_stats.binomtest(only_b, only_a + only_b).pvalue)
 
 
-def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Difference:
-    """Difference of means b - a of per-image values (seeds, N), resampling images, and seeds where there are several.
+def paired_difference(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Difference:
+    """Difference of means b - a of per-image values (seeds, N) of runs that share seeds and test images.
 
-    Percentile interval (Efron and Tibshirani 1993, chapter 13). A seed's two runs share a split and stay a pair.
+    One seed: percentile bootstrap over images (Efron and Tibshirani 1993, chapter 13). Several: `crossed_mean`, since
+    a bootstrap of a handful of seeds is far too narrow.
     """
     per_image = np.asarray(b, float) - np.asarray(a, float)
     seeds, images = per_image.shape
+    mean = float(per_image.mean())
+    if seeds > 1:
+        _, half = crossed_mean(per_image)
+        return Difference(mean, mean - half, mean + half, f"{CROSSED}, paired")
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     for start in range(0, resamples, 200):  # 200 at a time keeps 10,000 images within 16 MB
         size = min(200, resamples - start)
-        drawn = rng.integers(images, size=(size, images))
-        if seeds == 1:
-            means[start : start + size] = per_image[0][drawn].mean(1)
-        else:
-            for row, who in enumerate(rng.integers(seeds, size=(size, seeds))):
-                means[start + row] = per_image[who].mean(0)[drawn[row]].mean()
+        means[start : start + size] = per_image[0][rng.integers(images, size=(size, images))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Difference(float(per_image.mean()), float(low), float(high))
+    return Difference(mean, float(low), float(high), f"paired bootstrap over test images, {resamples:,} resamples")
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from report_lib import data, model, records
-from report_lib.recipe import DEVICES, PROJECT, InputError, Recipe, derive_seed, digest, folder
+from report_lib.recipe import DEVICES, PROJECT, InputError, Recipe, check_writable, derive_seed, digest, folder
 
 Inputs = Callable[[Tensor], Tensor]  # indices (B,) -> what a module takes: pictures (B, 3, s, s) or features (B, 4096)
 
@@ -47,12 +47,14 @@ def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -
     Raises InputError if the recipe, its data or its weights cannot be used.
     """
     store = folder(runs, "REPORT_RUNS", ".runs")
+    chosen_device = pick_device(device)
     images = data.load(recipe.data, recipe.image_size, cache)
     data.check(images, recipe)
     weights = model.load_weights(recipe.weights)
     name = run_name(recipe, images, weights)
     if not records.exists(store, name):
-        train(recipe, images, weights, pick_device(device), store, name)
+        check_writable(store, "runs")  # now, not after hours of training
+        train(recipe, images, weights, chosen_device, store, name)
     records.remember(store, recipe, name)
     return records.load(store / name)
 
@@ -95,6 +97,7 @@ def train(
         test_seconds = time.perf_counter() - clock
 
     test_loss, test_accuracy = score(test_logits, images.test_labels)
+    check_finite(test_loss, "test", history.selected, recipe)
     train_seconds = features_seconds + sum(epoch["train_seconds"] for epoch in history.epochs)
     best = history.epochs[history.selected - 1]
     info = {
@@ -169,14 +172,11 @@ def fit(
             clock = time.perf_counter()
             train_loss = train_epoch(module, inputs, labels, order.split(recipe.batch_size), optimizer, bar.update)
             train_seconds = time.perf_counter() - clock
-            if not math.isfinite(train_loss):
-                raise InputError(
-                    f"learning_rate is {recipe.learning_rate}; {recipe.approach} diverged in epoch {epoch} "
-                    f"(training loss {train_loss}), so try a smaller one"
-                )
+            check_finite(train_loss, "training", epoch, recipe)
             clock = time.perf_counter()
             logits = predict(module, inputs, validation, recipe.batch_size)
             validation_loss, validation_accuracy = score(logits, labels[validation].cpu())
+            check_finite(validation_loss, "validation", epoch, recipe)
             history.epochs.append(
                 {
                     "epoch": epoch,
@@ -196,6 +196,15 @@ def fit(
                 save_checkpoint(checkpoint, module, optimizer, history)
                 saved = time.monotonic()
     return history
+
+
+def check_finite(loss: float, part: str, epoch: int, recipe: Recipe) -> None:
+    """Raises InputError if training has diverged."""
+    if not math.isfinite(loss):
+        raise InputError(
+            f"learning_rate is {recipe.learning_rate}; {recipe.approach} diverged in epoch {epoch} ({part} loss "
+            f"{loss}), so try a smaller one"
+        )
 
 
 def train_epoch(

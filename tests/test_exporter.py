@@ -1,11 +1,13 @@
 import base64
 import io
 import re
+from functools import partial
 
 import exporter
 import nbformat
 import pypandoc
 import pytest
+import typst
 from merge import merge
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -163,7 +165,7 @@ def test_code_is_shown_where_tagged_and_else_folded(monkeypatch):
 def test_the_abstract_comes_first():
     nb = notebook(new_markdown_cell("# Later"), cell(shown(document.Prose("In short.")), tags=["abstract"]))
     page = html(nb)
-    assert page.index("In short.") < page.index(">Later<") if ">Later<" in page else page.index("Later</h1>")
+    assert page.index("At a glance") < page.index("In short.") < page.index("Later</h1>")
 
 
 def test_a_figure_carries_its_alternative_text(monkeypatch):
@@ -181,6 +183,16 @@ def test_html_asks_nothing_of_the_network():
 def test_two_builds_are_identical():
     nb = notebook(new_markdown_cell("# T"), cell(shown(FIGURE)), cell(shown(TABLE)))
     assert pdf(nb) == pdf(nb) and html(nb) == html(nb)
+
+
+def test_no_row_of_a_long_table_is_lost(monkeypatch):
+    in_pages = partial(typst.compile, format="svg")
+    monkeypatch.setattr(exporter.PDFReport, "compiled", lambda self, source: in_pages(str(source), root=source.parent))
+    rows = tuple((f"row {n}", str(n)) for n in range(200))
+    table = document.Table("tab-long", "Long.", ("name", "n"), rows, "lr")
+    short = document.Table("tab-long", "Short.", ("name", "n"), rows[:100], "lr")
+    pages = [len(pdf(notebook(new_markdown_cell("# T"), cell(shown(t))))) for t in (short, table)]
+    assert pages[1] >= pages[0] + 2
 
 
 def test_merging_keeps_the_text_and_drops_the_plumbing(tmp_path):

@@ -109,17 +109,19 @@ class Malicious:
         return (pytest.fail, ("code from a weights file has run",))
 
 
-@pytest.mark.parametrize("content", ["pickle", "torch", "text", "module", "empty"])
+@pytest.mark.parametrize("content", ["pickle", "torch", "text", "module", "empty", "dot", "numbers", "half"])
 def test_no_weights_file_runs_code(tmp_path, content):
     path = tmp_path / "weights.pth"
     if content == "pickle":
         path.write_bytes(pickle.dumps(Malicious()))
     elif content == "torch":
         torch.save({"features.0.weight": Malicious()}, path)
+    elif content in ("numbers", "half"):
+        torch.save({0: torch.ones(1)} if content == "numbers" else {"a.weight_up": torch.ones(1, 1)}, path)
     elif content == "module":
         torch.save(nn.Linear(2, 2), path)
     else:
-        path.write_text("hello" if content == "text" else "")
+        path.write_text({"text": "hello", "dot": "."}.get(content, ""))
     with pytest.raises(InputError, match="weights is") as error:
         model.load_weights(str(path))
     assert "\n" not in str(error.value)

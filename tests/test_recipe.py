@@ -12,7 +12,7 @@ GOOD = dict(approach="linear_probe")
 WRONG = {
     "approach": ["probe", "", None, 1],
     "recipe": ["best", None],
-    "data": ["cifar11", "no/such/tree.zip", "", None, 3],
+    "data": ["cifar11", "no/such/tree.zip", "", None, 3, "x" * 5000, "~nobody-here/x", "a\0b"],
     "weights": ["imagenet22k", "no/such/file.pth", None],
     "image_size": [62, 1025, 0, -1, 224.0, "224", True, None],
     "epochs": [0, -1, 1.5, "10", True, None],
@@ -90,6 +90,7 @@ def test_every_profile_is_valid(name):
         ("a: [", "cannot be read as YAML"),
         ("device: tpu", "device is 'tpu'"),
         ("seeds: 1.5", "seeds is 1.5"),
+        ("runs: 5", "runs is 5"),
     ],
 )
 def test_a_wrong_profile_ends_in_one_sentence(tmp_path, monkeypatch, content, says):
@@ -104,6 +105,17 @@ def test_a_wrong_profile_ends_in_one_sentence(tmp_path, monkeypatch, content, sa
 def test_an_unknown_profile_names_the_known_ones(name):
     with pytest.raises(InputError, match="cifar10, demo, yours"):
         profiles.resolve(name, {})
+
+
+def test_changed_weights_change_the_parameters(tmp_path):
+    weights = tmp_path / "mine.pth"
+    weights.write_bytes(b"1")
+    chosen = profiles.resolve("demo", {"weights": str(weights)})
+    profiles.write(chosen, tmp_path / "parameters.yaml")
+    before = (tmp_path / "parameters.yaml").read_text()
+    weights.write_bytes(b"22")
+    profiles.write(chosen, tmp_path / "parameters.yaml")
+    assert (tmp_path / "parameters.yaml").read_text() != before
 
 
 def test_a_file_that_says_the_same_is_left_alone(tmp_path):

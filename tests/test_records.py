@@ -40,17 +40,17 @@ def test_the_second_of_two_equal_runs_changes_nothing(tmp_path):
     assert records.load(first).info == {"by": 1} and os.listdir(tmp_path) == ["run"]
 
 
-@pytest.mark.parametrize("name", ["run.json", "epochs.csv"])
+@pytest.mark.parametrize("name", ["run.json", "epochs.csv", "predictions.npz"])
 def test_a_damaged_record_says_so(tmp_path, name):
     path = records.save(tmp_path, "run", {}, EPOCHS, ARRAYS)
     (path / name).write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read.*remove that folder"):
-        records.load(path)
+        records.load(path).predictions()
 
 
 def test_predictions_are_never_unpickled(tmp_path):
     path = records.save(tmp_path, "run", {}, EPOCHS, {"test_logits": np.array([{}], dtype=object)})
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(InputError, match="allow_pickle"):
         records.load(path).predictions()
 
 

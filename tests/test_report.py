@@ -21,27 +21,15 @@ class Project:
         for part in PARTS:
             source = PROJECT / part
             if source.is_dir():
-                ignored = shutil.ignore_patterns("demo", "cifar10", "yours", "bench", "__pycache__", ".work")
+                ignored = shutil.ignore_patterns("demo", "cifar10", "yours", "__pycache__", ".work")
                 shutil.copytree(source, folder / part, ignore=ignored)
             else:
                 shutil.copy(source, folder / part)
 
     def make(self, *arguments):
         """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
-        known = (
-            "PROFILE",
-            "DATA",
-            "WEIGHTS",
-            "SEEDS",
-            "EPOCHS",
-            "SIZE",
-            "DEVICE",
-            "RUNS",
-            "OUT",
-            "MAKEFLAGS",
-            "MAKELEVEL",
-        )
-        clean = {n: v for n, v in os.environ.items() if n not in known and not n.startswith("REPORT_")}
+        known = "PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS OUT LAUNCHER MAKEFLAGS MAKELEVEL"
+        clean = {n: v for n, v in os.environ.items() if n not in known.split() and not n.startswith("REPORT_")}
         clean |= {"PYTHONPATH": str(self.folder)}
         done = subprocess.run(
             ["make", *arguments, f"PYTHON={sys.executable}", "READY="],

@@ -12,16 +12,28 @@ def test_wilson_is_the_worked_example():
 
 
 def test_one_seed_has_the_interval_of_its_test_images():
-    estimate = stats.accuracy([0.8], 1000)
+    estimate = stats.accuracy(np.arange(1000)[None] < 800)
     assert (estimate.mean, estimate.sd, estimate.n) == (0.8, None, 1)
     assert (estimate.low, estimate.high) == stats.wilson(800, 1000) and "Wilson" in estimate.method
 
 
-def test_several_seeds_have_students_interval():
-    estimate = stats.accuracy([0.70, 0.72, 0.74], 1000)
-    assert estimate.sd == pytest.approx(0.02)
-    half = 4.3027 * 0.02 / 3**0.5  # t of 0.975 with 2 degrees of freedom, from a printed table
-    assert (estimate.low, estimate.high) == pytest.approx((0.72 - half, 0.72 + half), abs=1e-5)
+def test_seeds_that_differ_on_endless_images_have_students_interval():
+    values = np.array([0.70, 0.72, 0.74])[:, None] * np.ones((3, 50))
+    mean, half = stats.crossed_mean(values)
+    assert mean == pytest.approx(0.72)
+    assert half == pytest.approx(4.3027 * 0.02 / 3**0.5, abs=1e-5)  # t of 0.975, 2 degrees of freedom, printed table
+
+
+def test_seeds_that_agree_have_the_interval_of_their_images():
+    values = np.tile(np.random.default_rng(0).normal(size=400), (5, 1))
+    assert stats.crossed_mean(values)[1] == pytest.approx(1.966 * values[0].std(ddof=1) / 20, rel=1e-3)
+
+
+def test_an_accuracy_stays_between_0_and_1_and_is_never_certain():
+    estimate = stats.accuracy(np.arange(100)[None] < np.array([[97], [99]]))
+    assert estimate.sd == pytest.approx(0.01414, abs=1e-4) and 0 < estimate.low < 0.97 and estimate.high == 1.0
+    certain = stats.accuracy(np.ones((3, 4), bool))
+    assert certain.low == stats.wilson(4, 4)[0] < 0.6 and certain.high == 1.0
 
 
 def test_mcnemar_is_a_fair_coin_on_the_discordant_images():
@@ -49,7 +61,7 @@ def test_confusion_counts_true_by_predicted():
 def test_bootstrap_agrees_with_the_normal_interval():
     rng = np.random.default_rng(1)
     a, b = rng.normal(0, 1, (1, 2000)), rng.normal(0.1, 1, (1, 2000))
-    difference = stats.paired_bootstrap(a, b)
+    difference = stats.paired_difference(a, b)
     spread = 1.96 * (b - a).std(ddof=1) / 2000**0.5
     assert difference.mean == pytest.approx((b - a).mean())
     assert (difference.low, difference.high) == pytest.approx(
@@ -57,24 +69,38 @@ def test_bootstrap_agrees_with_the_normal_interval():
     )
 
 
-def test_bootstrap_over_seeds_is_wider_when_seeds_differ():
+def test_seeds_that_differ_widen_the_interval():
     a = np.zeros((4, 500))
     same, apart = np.full((4, 500), 0.1), np.array([0.0, 0.05, 0.15, 0.2])[:, None] * np.ones((4, 500))
-    narrow, wide = stats.paired_bootstrap(a, same, 500), stats.paired_bootstrap(a, apart, 500)
+    narrow, wide = stats.paired_difference(a, same), stats.paired_difference(a, apart)
     assert narrow.high - narrow.low < 1e-9 and narrow.clear
     assert wide.mean == pytest.approx(0.1) and wide.high - wide.low > 0.1
 
 
-def test_intervals_cover_what_they_claim():
-    """95 % intervals of 400 simulated experiments hold the truth in 95 % of them, within simulation error."""
+def experiment(rng, seeds, images=300, spread=0.02):
+    """(a, b): right or wrong (seeds, images), where images differ in difficulty and seeds in skill; b is 0.1 better."""
+    difficulty = rng.normal(0, 0.1, images)
+    skill = rng.normal(0, spread, (seeds, 1))
+    chance = np.clip(0.6 + difficulty, 0, 1)
+    return rng.random((seeds, images)) < chance, rng.random((seeds, images)) < np.clip(chance + 0.1 + skill, 0, 1)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_intervals_of_differences_cover_what_they_claim(seeds):
+    """95 % intervals hold the truth in about 95 % of simulated experiments; more is allowed."""
     rng = np.random.default_rng(2)
-    covered = {"wilson": 0, "t": 0, "bootstrap": 0}
+    held = 0
     for _ in range(400):
-        low, high = stats.wilson(int(rng.binomial(300, 0.8)), 300)
-        covered["wilson"] += low <= 0.8 <= high
-        estimate = stats.accuracy(list(rng.normal(0.8, 0.01, 5)), 300)
-        covered["t"] += estimate.low <= 0.8 <= estimate.high
-        a, b = rng.random((1, 300)) < 0.7, rng.random((1, 300)) < 0.8
-        difference = stats.paired_bootstrap(a, b, 400, seed=int(rng.integers(2**31)))
-        covered["bootstrap"] += difference.low <= 0.1 <= difference.high
-    assert all(0.92 <= count / 400 <= 0.98 for count in covered.values()), covered
+        found = stats.paired_difference(*experiment(rng, seeds, spread=0.02 if seeds > 1 else 0.0), resamples=400)
+        held += found.low <= 0.1 <= found.high
+    assert 0.92 <= held / 400 <= 0.995, held / 400
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_intervals_of_accuracies_cover_what_they_claim(seeds):
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(400):
+        estimate = stats.accuracy(experiment(rng, seeds, spread=0.02 if seeds > 1 else 0.0)[1])
+        held += estimate.low <= 0.7 <= estimate.high
+    assert 0.92 <= held / 400 <= 0.995, held / 400
