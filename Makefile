@@ -138,7 +138,7 @@ $(DIR)/results.json: $(DIR)/parameters.yaml $(EXECUTED)
 # --- the rest ---
 
 test: $(READY)  ## all tests; no network and no GPU needed, at most 5 minutes
-	@$(PYTHON) -m pytest
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	@$(PYTHON) -m jupyterlab --notebook-dir=. notebooks/01_linear_probe.ipynb

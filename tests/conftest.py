@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from report_lib import data
@@ -74,6 +73,3 @@ def cifar10_archive():
     if not path or not Path(path).is_file():
         pytest.skip("CIFAR10_ARCHIVE names no file")
     return path
-
-
-torch.set_num_threads(min(2, os.cpu_count() or 1))
