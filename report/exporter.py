@@ -290,10 +290,12 @@ class PDFReport(DocumentExporter):
         align = ", ".join({"l": "left", "c": "center", "r": "right"}[side] for side in content["align"])
         head = ", ".join(f"[{self._words(cell)}]" for cell in content["header"])
         cells = ", ".join(f"[{self._words(cell)}]" for row in content["rows"] for cell in row)
-        return (
+        figure = (
             f"#figure(table(columns: {len(content['align'])}, align: ({align},), table.header({head}), {cells}), "
             f"caption: [{self._words(content['caption'])}], kind: table) <{content['label']}>"
         )
+        # A short table moves to the next page whole; only one that may not fit a page is broken.
+        return figure if len(content["rows"]) <= 25 else f"#[#show figure: set block(breakable: true)\n{figure}]"
 
     def listing(self, block: Block, number: int) -> str:
         content = block.content

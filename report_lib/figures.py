@@ -185,6 +185,7 @@ def _end(runs: Sequence[Run], column: str) -> float:
 
 def _name_ends(axis: plt.Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     """Names each line at its right end, two lines' names at least a line of text apart."""
+    axis.set_ylim(top=1.05 * axis.get_ylim()[1])
     gap = 0.09 * (axis.get_ylim()[1] - axis.get_ylim()[0])
     right, last = axis.dataLim.x1, -np.inf
     for name, (height, colour) in sorted(ends.items(), key=lambda item: item[1][0]):

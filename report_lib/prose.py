@@ -29,6 +29,10 @@ from report_lib.tables import (
 )
 
 
+def _the(runs: Sequence[Run]) -> str:
+    return f"the {NAMES['linear_probe']}" if runs[0].approach == "linear_probe" else NAMES[runs[0].approach]
+
+
 def data(run: Run, data_name: str) -> Prose:
     """What the images are and how they were divided."""
     data, size = run.info["data"], run.info["recipe"]["image_size"]
@@ -80,7 +84,7 @@ def test(runs: Sequence[Run]) -> Prose:
     else:
         verdict = "do not overlap: the test images are easier than those held out"
     return Prose(
-        f"On the {images:,} test images, read once and only for the selected epoch, {NAMES[runs[0].approach]} is right "
+        f"On the {images:,} test images, read once and only for the selected epoch, {_the(runs)} is right "
         f"for {percent(estimate.mean, 2)} (95 % interval {interval(estimate.low, estimate.high)}, {estimate.method}; "
         f"n = {estimate.n} seed{'s' * (estimate.n > 1)}), with a loss of {mean_of(runs, 'test_loss'):.4f} nats per "
         f"sample. Validation had promised {percent(promised, 2)} ({interval(low, high)}); the two intervals {verdict}."
@@ -118,7 +122,7 @@ def conclusion(runs: Sequence[Run]) -> Prose:
             f"{text(classes[worst])} ({percent(recall[worst])})."
         )
     return Prose(
-        f"With {percent(estimate.mean)}, {NAMES[runs[0].approach]} is {verdict} the {percent(chance)} of always naming "
+        f"With {percent(estimate.mean)}, {_the(runs)} is {verdict} the {percent(chance)} of always naming "
         f"the commonest class. {spread}"
     )
 
@@ -189,7 +193,7 @@ def published(study: Study, data_name: str) -> Prose:
         + ("do not overlap" if apart else "overlap")
         + "; each is one unseeded run, chosen by its test accuracy. "
         + (
-            f"Here the {', '.join(differs)} differ, so the rows stand side by side and are not to be compared with "
+            f"Here other things differ than the approach ({', '.join(differs)}), so the rows stand side by side and are not to be compared with "
             "each other; within one source they are."
             if differs
             else "Data, weights, image size, epochs and batch are the same here, so the rows may be compared."

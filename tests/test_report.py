@@ -133,7 +133,7 @@ def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):
         ("EPOCHS=-1", "epochs is -1"),
         ("DATA=no/such/tree", "data is 'no/such/tree'"),
         ("DATA=report_lib", "no train/ folder with images; expected is train/<class>/*"),
-        ("WEIGHTS=Makefile", "weights is 'Makefile'"),
+        ("WEIGHTS=Makefile", "which is no readable .safetensors or weights-only .pth file"),
         ("SEEDS=0,0", "seeds is '0,0'"),
         ("PROFILE=nope", "profile is 'nope'"),
         ("DEVICE=tpu", "tpu"),
