@@ -193,8 +193,8 @@ def published(study: Study, data_name: str) -> Prose:
         + ("do not overlap" if apart else "overlap")
         + "; each is one unseeded run, chosen by its test accuracy. "
         + (
-            f"Here other things differ than the approach ({', '.join(differs)}), so the rows stand side by side and are "
-            "not to be compared with each other; within one source they are."
+            f"Here other things differ than the approach ({', '.join(differs)}), so the rows stand side by side and "
+            "are not to be compared with each other; within one source they are."
             if differs
             else "Data, weights, image size, epochs and batch are the same here, so the rows may be compared."
         )
