@@ -246,7 +246,7 @@ class HTMLReport(DocumentExporter):
         return f'<div class="table">{clean}</div>'
 
     def finish(self, body: str, blocks: list[Block]) -> str:
-        light, dark = (HtmlFormatter(style=style).get_style_defs("pre.python") for style in ("friendly", "monokai"))
+        light, dark = (HtmlFormatter(style=style).get_style_defs("pre.python") for style in ("xcode", "monokai"))
         return body.replace("/*pygments-light*/", light).replace("/*pygments-dark*/", dark)
 
     @staticmethod
