@@ -1,5 +1,6 @@
 """What determines one run, validated in one place. Imports no torch: notebooks, CLI and analysis share it."""
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -101,6 +102,18 @@ def request_key(recipe: Recipe) -> str:
 def digest(value: object) -> str:
     """sha256 of a JSON-serialisable value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def source_hash() -> str:
+    """sha256 of the code that determines a run, so that no record outlives it; comments and docstrings don't count."""
+    sha = hashlib.sha256()
+    for name in ("recipe", "sources", "data", "model", "train"):
+        tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        sha.update(ast.unparse(tree).encode())
+    return sha.hexdigest()
 
 
 def locate(path: str) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from report_lib.recipe import InputError, Recipe, request_key
+from report_lib.recipe import InputError, Recipe, request_key, source_hash
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,13 @@ def requested(store: Path, recipes: Iterable[Recipe]) -> list[Run]:
                 f"the store {store} has no finished run of {recipe.approach}, recipe {recipe.recipe}, "
                 f"seed {recipe.seed} with these parameters; run that approach's notebook first"
             )
-        runs.append(load(store / json.loads(note.read_text(encoding="utf-8"))["run"]))
+        run = load(store / json.loads(note.read_text(encoding="utf-8"))["run"])
+        if run.info["provenance"]["code"] != source_hash():
+            raise InputError(
+                f"the run {run.path.name} was made before the code of report_lib changed; run the notebook of "
+                f"{recipe.approach} again"
+            )
+        runs.append(run)
     return runs
 
 

@@ -1,10 +1,8 @@
 """The one training loop, evaluation, frozen features, and `run`, which trains only what the run store lacks."""
 
-import ast
 import contextlib
 import copy
 import datetime
-import hashlib
 import importlib.metadata
 import math
 import os
@@ -24,7 +22,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from report_lib import data, model, records
-from report_lib.recipe import DEVICES, PROJECT, InputError, Recipe, check_writable, derive_seed, digest, folder
+from report_lib.recipe import (
+    DEVICES,
+    PROJECT,
+    InputError,
+    Recipe,
+    check_writable,
+    derive_seed,
+    digest,
+    folder,
+    source_hash,
+)
 
 Inputs = Callable[[Tensor], Tensor]  # indices (B,) -> what a module takes: pictures (B, 3, s, s) or features (B, 4096)
 
@@ -353,18 +361,6 @@ def peak_memory_mib(device: torch.device) -> float:
         return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, but bytes on macOS
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def source_hash() -> str:
-    """sha256 of the code that determines a run, so that no record outlives it; comments and docstrings don't count."""
-    sha = hashlib.sha256()
-    for name in ("recipe", "sources", "data", "model", "train"):
-        tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        sha.update(ast.unparse(tree).encode())
-    return sha.hexdigest()
 
 
 def provenance(device: torch.device, precision: str, started: datetime.datetime) -> dict:

@@ -221,6 +221,10 @@ def test_a_run_is_trained_once_and_remembered(tmp_path, monkeypatch):
         patch.setattr(train, "train", None)  # training again would fail
         assert train.run(recipe).path == first.path
     assert records.requested(tmp_path / "runs", [recipe])[0].path == first.path
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "source_hash", lambda: "that of changed code")
+        with pytest.raises(InputError, match="made before the code of report_lib changed"):
+            records.requested(tmp_path / "runs", [recipe])
     with pytest.raises(InputError, match="no finished run of linear_probe, recipe corrected, seed 3"):
         records.requested(tmp_path / "runs", [small("linear_probe", seed=3)])
     assert json.loads((first.path / "run.json").read_text())["recipe"]["approach"] == "linear_probe"
