@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from report_lib import profiles
-from report_lib.recipe import APPROACHES, DEVICES, PRECISIONS, RECIPES, InputError, check_writable, folder, for_seeds
+from report_lib.recipe import (
+    APPROACHES,
+    DEVICES,
+    PRECISIONS,
+    RECIPES,
+    InputError,
+    check_writable,
+    folder,
+    for_seeds,
+    parse_seeds,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +56,12 @@ def parser() -> argparse.ArgumentParser:
     parameters.add_argument("--data-name", help="what the report calls the data")
     parameters.add_argument("--output", required=True, type=Path, metavar="FILE")
 
-    for step in (run, parameters):
+    search = steps.add_parser("search", help="try the settings behind the recipe tuned; judged on validation images")
+    search.set_defaults(do=do_search)
+    search.add_argument("--approach", required=True, choices=APPROACHES)
+    search.add_argument("--seed", type=int, help="default: the profile's first")
+
+    for step in (run, parameters, search):
         step.add_argument("--profile", default="demo", metavar="NAME", help="a file of report/profiles (default: demo)")
         step.add_argument("--recipe", choices=RECIPES)
         step.add_argument("--data", help="digits, cifar10, or the path of a class-folder tree or archive")
@@ -56,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
         step.add_argument("--batch-size", type=int)
         step.add_argument("--learning-rate", type=float)
         step.add_argument("--val-fraction", type=float)
+        step.add_argument("--per-class", type=int, metavar="N", help="use N labelled images of each class (0: all)")
         step.add_argument("--precision", choices=PRECISIONS)
         step.add_argument("--device", choices=DEVICES)
         step.add_argument("--runs", metavar="DIR", help="the run store (default: $REPORT_RUNS or .runs)")
@@ -79,6 +95,16 @@ def do_run(options: argparse.Namespace) -> None:
 
     cache = os.path.abspath(options.cache) if options.cache else ""
     print(train.run(recipe, chosen["runs"], cache, chosen["device"]).path)
+
+
+def do_search(options: argparse.Namespace) -> None:
+    chosen = profiles.resolve(options.profile, profiles.overrides(vars(options)))
+    fields = profiles.recipe_fields(chosen)
+    seed = parse_seeds(chosen["seeds"])[0] if options.seed is None else options.seed
+    from report_lib.search import search
+
+    shared = {name: value for name, value in fields.items() if name != "recipe" and value is not None} | {"seed": seed}
+    print(search(options.approach, shared, chosen["device"]))
 
 
 def do_parameters(options: argparse.Namespace) -> None:

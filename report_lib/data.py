@@ -4,6 +4,7 @@ Pictures never leave uint8 until a batch of them is on the device, where it is n
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from report_lib import sources
 from report_lib.recipe import InputError, Recipe, derive_seed, folder
 
-# What ImageNet's torchvision weights, and the embedded ones, were trained with; RGB in [0, 1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+# (mean, standard deviation) of the channels, RGB in [0, 1].
+NORMALISATION = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # of torchvision's weights, and of the embedded ones
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ def check(images: Images, recipe: Recipe) -> None:
     if len(images.classes) < 2:
         raise InputError(f"data has {len(images.classes)} class ({images.classes[0]!r}); a classifier needs at least 2")
     train, validation = split(images.train_labels, recipe)
-    if not len(validation):
+    if not len(validation) and not recipe.select_on_test:
         raise InputError(
             f"val_fraction is {recipe.val_fraction}; of {len(train)} training images that leaves none for validation"
         )
@@ -61,13 +64,17 @@ def check(images: Images, recipe: Recipe) -> None:
 def split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Disjoint sorted int64 indices (train, validation), stratified by class; the approach plays no part in it.
 
-    Of a class with n images, round(n * val_fraction) validate, but one always stays for training.
+    Of a class with n images, round(n * val_fraction) validate, but one always stays for training. With `per_class`,
+    n is at most that, and a smaller budget's images are among a larger one's.
     """
     rng = np.random.default_rng(derive_seed(recipe.seed, "split"))
+    groups = [rng.permutation(np.flatnonzero(labels.numpy() == label)) for label in np.unique(labels.numpy())]
+    groups = [members[: recipe.per_class or None] for members in groups]
+    if recipe.unstratified:
+        groups = [rng.permutation(np.concatenate(groups))]
     train, validation = [], []
-    for label in np.unique(labels.numpy()):
-        members = rng.permutation(np.flatnonzero(labels.numpy() == label))
-        held_out = min(round(len(members) * recipe.val_fraction), len(members) - 1)
+    for members in groups:
+        held_out = 0 if recipe.train_on_all else min(round(len(members) * recipe.val_fraction), len(members) - 1)
         validation.append(members[:held_out])
         train.append(members[held_out:])
     return (
@@ -76,14 +83,45 @@ def split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     )
 
 
-def preprocess(batch: Tensor, image_size: int) -> Tensor:
-    """uint8 (B, h, w, 3) -> float32 (B, 3, image_size, image_size), ImageNet-normalised, on the batch's device.
+def preprocess(batch: Tensor, image_size: int, normalisation: str = "imagenet") -> Tensor:
+    """uint8 (B, h, w, 3) -> normalised float32 (B, 3, image_size, image_size), channels last, on the batch's device.
 
     Bilinear enlarging is an average, so normalising the small picture first gives the same and costs less.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=batch.device)
-    std = torch.tensor(IMAGENET_STD, device=batch.device)
+    mean, std = _channels(normalisation, batch.device)
     pictures = ((batch.float() / 255 - mean) / std).permute(0, 3, 1, 2)
     if pictures.shape[2:] == (image_size, image_size):
         return pictures
     return F.interpolate(pictures, (image_size, image_size), mode="bilinear", align_corners=False)
+
+
+@functools.cache  # to make them anew for each batch would stall a GPU
+def _channels(normalisation: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device) for values in NORMALISATION[normalisation])
+    return mean, std
+
+
+def augment(batch: Tensor, flip: bool, shift: int) -> Tensor:
+    """uint8 (B, h, w, 3), each picture mirrored with probability 1/2, then moved by up to `shift` pixels each way.
+
+    What moves in at a border is the picture's reflection. Draws from torch's global generator of the batch's device.
+    """
+    count, height, width, _ = batch.shape
+    if flip:
+        mirrored = torch.rand(count, device=batch.device) < 0.5
+        batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
+    if shift:
+        moves = torch.randint(-shift, shift + 1, (2, count, 1), device=batch.device)
+        rows, columns = (
+            _reflected(torch.arange(length, device=batch.device) + move, length)
+            for length, move in zip((height, width), moves, strict=True)
+        )
+        picture = torch.arange(count, device=batch.device)[:, None, None]
+        batch = batch[picture, rows[:, :, None], columns[:, None, :]]
+    return batch
+
+
+def _reflected(index: Tensor, length: int) -> Tensor:
+    """Indices outside range(length) by up to length - 1, reflected into it without repeating the border."""
+    return (length - 1) - ((length - 1) - index.abs()).abs()

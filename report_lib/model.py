@@ -1,5 +1,6 @@
 """AlexNet, its weights, and what of it is frozen."""
 
+import copy
 import dataclasses
 import hashlib
 import pickle
@@ -9,9 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import AlexNet, AlexNet_Weights, alexnet
 
-from report_lib.recipe import InputError, derive_seed, locate
+from report_lib.recipe import InputError, Recipe, derive_seed, locate
 
 EMBEDDED = Path(__file__).parent / "weights" / "alexnet_tiny_imagenet.safetensors"
 EMBEDDED_SHA256 = "06719e46f3b58cb3307e9106f07367e3718fb83eb1af948e5f8792c809c37f0a"  # as its CARD.md says
@@ -64,14 +66,68 @@ def freeze_trunk(net: AlexNet) -> None:
         parameter.requires_grad_(_of_head(name))
 
 
-def trunk(net: AlexNet) -> nn.Module:
-    """The layers before the head, sharing their weights with `net`: (B, 3, s, s) -> (B, 4096)."""
-    return nn.Sequential(net.features, net.avgpool, nn.Flatten(), *net.classifier[:HEAD])
+def cut(net: AlexNet, frozen_dropout: bool = False) -> tuple[nn.Module, nn.Module]:
+    """(what never changes while the trunk is frozen, the layers above it), sharing their weights with `net`.
+
+    The cut is below the head, (B, 3, s, s) -> (B, 4096) -> logits (B, classes); with `frozen_dropout` it is below the
+    first dropout, whose draws change from epoch to epoch: (B, 3, s, s) -> (B, 9216) -> logits.
+    """
+    convolutions = [net.features, net.avgpool, nn.Flatten()]
+    if frozen_dropout:
+        return nn.Sequential(*convolutions), net.classifier
+    return nn.Sequential(*convolutions, *net.classifier[:HEAD]), net.classifier[HEAD]
 
 
-def head(net: AlexNet) -> nn.Linear:
-    """The last layer, sharing its weights with `net`: (B, 4096) -> logits (B, classes)."""
-    return net.classifier[HEAD]  # type: ignore[return-value]
+class Standardised(nn.Module):
+    """A linear head on features (B, 4096) that are brought to mean 0 and standard deviation 1 first."""
+
+    mean: Tensor
+    std: Tensor
+    head: nn.Linear
+
+    def __init__(self, head: nn.Linear, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.head = head
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head((features - self.mean) / self.std)
+
+    @torch.no_grad()
+    def plain(self) -> nn.Linear:
+        """The linear layer that gives the same logits without standardising."""
+        folded = copy.deepcopy(self.head)
+        folded.weight.div_(self.std)
+        folded.bias.sub_(folded.weight @ self.mean)
+        return folded
+
+
+def optimized(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer for what of `module` needs gradients; the trunk of a whole network has its own rate."""
+    groups = []
+    for of_head, rate in ((False, recipe.learning_rate * recipe.trunk_rate), (True, recipe.learning_rate)):
+        parameters = [p for name, p in module.named_parameters() if p.requires_grad and _of_head(name) == of_head]
+        if parameters:
+            groups.append({"params": parameters, "lr": rate, "initial_lr": rate})
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)  # Adam, where there is no decay
+
+
+def flops(net: AlexNet, image_size: int) -> tuple[int, int]:
+    """Floating-point operations of one picture, (forward, backward), two for each multiply-add, as torch counts them.
+
+    The backward pass is that of the layers which need gradients, on the meta device, so nothing is computed.
+    """
+    counted = copy.deepcopy(net).to("meta")
+    for given, copied in zip(net.parameters(), counted.parameters(), strict=True):
+        copied.requires_grad_(given.requires_grad)
+    with FlopCounterMode(display=False) as forward:
+        loss = counted(torch.empty(1, 3, image_size, image_size, device="meta")).sum()
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    return forward.get_total_flops(), backward.get_total_flops()
 
 
 def compose(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,8 +31,9 @@ DEFAULTS = {
     "image_size": 224,
     "epochs": 10,
     "batch_size": 128,
-    "learning_rate": 0.001,
+    "learning_rate": None,  # what the recipe says
     "val_fraction": 0.2,
+    "per_class": 0,  # labelled training images of each class that are used; 0: all
     "seeds": "0",
     "precision": "auto",
     "device": "auto",

@@ -13,7 +13,11 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 
 APPROACHES = ("linear_probe", "full_finetune")
-RECIPES = ("corrected",)
+RECIPES = ("published", "corrected", "tuned")
+NORMALISATIONS = ("imagenet", "half")
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("constant", "cosine")
+STARTS = ("random", "probe")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DATA_SOURCES = ("digits", "cifar10")
@@ -35,7 +39,8 @@ class InputError(ValueError):
 class Recipe:
     """Everything the outcome of one run depends on, but for the bytes behind `data` and `weights`.
 
-    Raises InputError, naming the parameter, its value and what is allowed, if any value cannot be used.
+    The defaults are those of the recipe `corrected`; `named` makes the other two. Raises InputError, naming the
+    parameter, its value and what is allowed, if any value cannot be used.
     """
 
     approach: str
@@ -45,28 +50,104 @@ class Recipe:
     image_size: int = 224  # pixels a side; what AlexNet was designed for
     epochs: int = 10  # as published
     batch_size: int = 128  # as published
-    learning_rate: float = 1e-3  # Adam's default, as published
     val_fraction: float = 0.2  # of the training images, as published
+    per_class: int = 0  # labelled training images of each class that may be used, validation included; 0: all
     seed: int = 0
     precision: str = "auto"  # bfloat16 where the hardware multiplies in it, float32 elsewhere
+
+    # How a step is taken.
+    optimizer: str = "adam"  # as published; sgd has Nesterov's momentum of 0.9
+    learning_rate: float = 1e-3  # Adam's default, as published
+    trunk_rate: float = 1.0  # learning rate of the pretrained layers, as a multiple of the head's
+    weight_decay: float = 0.0  # decoupled for adam (Loshchilov and Hutter 2019), L2 for sgd
+    schedule: str = "constant"  # cosine: down to zero at the end, after a rise over the first `warmup` of all steps
+    warmup: float = 0.0
+    start: str = "random"  # of the head; probe: that of a tuned linear probe (Kumar et al. 2022)
+    standardise: bool = False  # each frozen feature to mean 0 and deviation 1 over the training images
+    flip: bool = False  # mirror training pictures at random
+    shift: int = 0  # move training pictures at random by up to so many stored pixels, reflecting at the border
+
+    # What the published listings do, each a defect that can be switched on alone.
+    select_on_test: bool = False  # the test images take the place of the validation images
+    train_on_all: bool = False  # nothing is held out
+    normalisation: str = "imagenet"  # half: mean and deviation 0.5, which is not what the weights were trained with
+    unstratified: bool = False  # validation images are drawn without regard to class
+    frozen_dropout: bool = False  # linear probe: dropout stays on in the frozen trunk while the head trains
+    dropout_ends: bool = False  # full fine-tuning: dropout is off after the first epoch
+    batch_averages: bool = False  # losses are means over batches, the last and smaller one counting as much
 
     def __post_init__(self) -> None:
         _one_of("approach", self.approach, APPROACHES)
         _one_of("recipe", self.recipe, RECIPES)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("start", self.start, STARTS)
+        _one_of("normalisation", self.normalisation, NORMALISATIONS)
         _source("data", self.data, DATA_SOURCES, "an existing folder or archive")
         _source("weights", self.weights, WEIGHT_SOURCES, "an existing .safetensors or .pth file")
         _integer("image_size", self.image_size, SMALLEST_IMAGE, LARGEST_IMAGE)
         _integer("epochs", self.epochs, 1, 10_000)
         _integer("batch_size", self.batch_size, 1, 1_000_000)
+        _integer("per_class", self.per_class, 0, 1_000_000_000)
         _integer("seed", self.seed, 0, 2**31 - 1)
+        _integer("shift", self.shift, 0, SMALLEST_IMAGE)
         _number("learning_rate", self.learning_rate, 0.0, 10.0)
         _number("val_fraction", self.val_fraction, 0.0, 1.0, below=True)
+        _number("trunk_rate", self.trunk_rate, 0.0, 10.0)
+        _number("weight_decay", self.weight_decay, 0.0, 10.0, zero=True)
+        _number("warmup", self.warmup, 0.0, 1.0, below=True, zero=True)
+        for name, value in vars(self).items():
+            if isinstance(getattr(Recipe, name, None), bool):
+                _boolean(name, value)
+        for approach, names in ONLY.items():
+            for name in names:
+                if self.approach != approach and getattr(self, name) != getattr(Recipe, name):
+                    raise InputError(
+                        f"{name} is {getattr(self, name)!r}; only {approach} has that, not {self.approach}"
+                    )
+        if self.train_on_all and not self.select_on_test:
+            raise InputError("train_on_all is True, which leaves no validation image; select_on_test must be True too")
+        if self.standardise and self.frozen_dropout:
+            raise InputError(
+                "standardise is True, which needs features that never change; frozen_dropout must be False"
+            )
+
+
+ONLY = {
+    "linear_probe": ("standardise", "frozen_dropout"),
+    "full_finetune": ("trunk_rate", "start", "flip", "shift", "dropout_ends"),
+}
+
+# What each recipe sets; where it is silent, the defaults above hold. `tuned` holds the winners of the search that
+# report/tuning/ records.
+NAMED: dict[str, dict[str, dict]] = {
+    "published": {
+        "linear_probe": dict(select_on_test=True, unstratified=True, frozen_dropout=True, batch_averages=True),
+        "full_finetune": dict(select_on_test=True, train_on_all=True, normalisation="half", dropout_ends=True),
+    },
+    "corrected": {"linear_probe": {}, "full_finetune": {}},
+    "tuned": {
+        "linear_probe": dict(standardise=True, schedule="cosine", learning_rate=1e-3, weight_decay=0.1),
+        "full_finetune": dict(
+            optimizer="sgd", learning_rate=0.01, weight_decay=5e-4, schedule="cosine", warmup=0.1, start="probe",
+            flip=True, shift=2,
+        ),
+    },
+}  # fmt: skip
+
+
+def named(approach: str, recipe: str = "corrected", **given: object) -> Recipe:
+    """The recipe `published`, `corrected` or `tuned` of an approach; what is `given`, and not None, overrides it."""
+    _one_of("approach", approach, APPROACHES)
+    _one_of("recipe", recipe, RECIPES)
+    fields = NAMED[recipe][approach] | {name: value for name, value in given.items() if value is not None}
+    return Recipe(approach, recipe, **fields)
 
 
 def for_seeds(seeds: object, **fields: object) -> tuple[Recipe, ...]:
-    """One Recipe for each seed of `seeds` ("0,1,2", a list or a single integer)."""
-    return tuple(Recipe(seed=seed, **fields) for seed in parse_seeds(seeds))  # type: ignore[arg-type]
+    """The recipe `named` by `fields` for each seed of `seeds` ("0,1,2", a list or a single integer)."""
+    return tuple(named(seed=seed, **fields) for seed in parse_seeds(seeds))  # type: ignore[arg-type]
 
 
 def parse_seeds(value: object) -> tuple[int, ...]:
@@ -105,10 +186,17 @@ def digest(value: object) -> str:
 
 
 def source_hash() -> str:
-    """sha256 of the code that determines a run, so that no record outlives it; comments and docstrings don't count."""
+    """sha256 of the code that determines a run, so that no record outlives it; comments and docstrings don't count.
+
+    What recipes and sources contain is not in it: each run's name holds its recipe's values and its data's fingerprint.
+    """
+    here = Path(__file__)
+    seeds = next(n for n in ast.parse(here.read_text("utf-8")).body if getattr(n, "name", "") == derive_seed.__name__)
+    trees = [
+        ast.parse(here.with_name(f"{name}.py").read_text("utf-8")) for name in ("data", "model", "features", "train")
+    ]
     sha = hashlib.sha256()
-    for name in ("recipe", "sources", "data", "model", "train"):
-        tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+    for tree in (ast.Module([seeds], []), *trees):
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
@@ -141,6 +229,11 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
 
 
+def _boolean(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; allowed are true and false")
+
+
 def _source(name: str, value: object, known: tuple[str, ...], path: str) -> None:
     if not isinstance(value, str) or not value or (value not in known and not _exists(value)):
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(known)} or the path of {path}")
@@ -158,9 +251,11 @@ def _integer(name: str, value: object, low: int, high: int) -> None:
         raise InputError(f"{name} is {value!r}; allowed are whole numbers from {low} to {high}")
 
 
-def _number(name: str, value: object, low: float, high: float, below: bool = False) -> None:
+def _number(name: str, value: object, low: float, high: float, below: bool = False, zero: bool = False) -> None:
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not low < value <= high or (below and value == high):  # type: ignore[operator]
+    inside = good and (low < value <= high or (zero and value == low))  # type: ignore[operator]
+    if not inside or (below and value == high):
         bound = "below" if below else "up to"
         hint = "; in YAML write 0.001, since 1e-3 is read as text" if isinstance(value, str) else ""
-        raise InputError(f"{name} is {value!r}; allowed are numbers above {low:g} and {bound} {high:g}{hint}")
+        start = "from" if zero else "above"
+        raise InputError(f"{name} is {value!r}; allowed are numbers {start} {low:g} and {bound} {high:g}{hint}")

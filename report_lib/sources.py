@@ -5,9 +5,12 @@ from an archive: its members are read as a stream.
 """
 
 import bz2
+import contextlib
+import functools
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import lzma
 import os
@@ -17,18 +20,22 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import PIL
 from PIL import Image, ImageFile, ImageOps
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from report_lib.recipe import InputError, check_writable, locate
 
+# As torchvision's ImageFolder has them.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+HELD = 1 << 29  # bytes of an archive that are kept in memory between finding its classes and decoding
+PER_WORKER = 1000  # images that are worth starting a process for
 EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
 
 
@@ -110,11 +117,14 @@ def _cifar10(cache: Path) -> Arrays:
 
 def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
     """Decodes a class-folder tree or archive into the cache, one chunk of files in memory at a time."""
-    rows, classes, labels = _index(path)
+    names, held = _names(path)
+    rows, classes, labels = _index(path, names)
     for shape in (None, (image_size, image_size)):
         entry = _Entry(cache, f"{identity[:24]}-{shape[0] if shape else 'native'}")
         try:
-            train, test = _fill(path, rows, labels, shape, image_size, entry)
+            members = held.items() if held else _members(path, rows.__contains__)
+            files = ((name, content) for name, content in members if name in rows)
+            train, test = _fill(path, files, rows, labels, shape, image_size, entry)
         except _SizesDiffer:
             entry.discard()
         except BaseException:
@@ -129,9 +139,16 @@ class _SizesDiffer(Exception):
     """The images cannot be kept as they are: their sizes differ or exceed the wanted one."""
 
 
-def _index(path: Path) -> tuple[dict[str, tuple[str, int]], list[str], dict[str, np.ndarray]]:
+def _names(path: Path) -> tuple[list[str], dict[str, bytes]]:
+    """(names of all image files, their contents if `path` is an archive of moderate size: it is then read once)."""
+    hold = path.is_file() and path.stat().st_size < HELD
+    files = tqdm(_members(path, lambda _: hold), f"reading {path.name}", unit="image", leave=False)
+    found = dict(files)
+    return list(found), found if hold else {}
+
+
+def _index(path: Path, names: list[str]) -> tuple[dict[str, tuple[str, int]], list[str], dict[str, np.ndarray]]:
     """(file name -> (part, row), classes, labels of each part), rows in torchvision ImageFolder's sorted order."""
-    names = [name for name, _ in _members(path, lambda _: False)]
     parts = _parts(path, names)
     classes = sorted({cls for _, cls in parts.values()})
     for cls in classes:
@@ -239,13 +256,14 @@ def _content(path: Path, file: Path) -> bytes:
 
 def _is_image(name: str) -> bool:
     """An image by its extension; hidden files and the shadow folders of macOS archives are none."""
-    parts = PurePosixPath(name).parts
+    parts = name.split("/")
     hidden = any(part.startswith(".") and part not in (".", "..") or part == "__MACOSX" for part in parts)
-    return name.lower().endswith(IMG_EXTENSIONS) and not hidden
+    return name.lower().endswith(IMAGE_ENDINGS) and not hidden
 
 
 def _fill(
     path: Path,
+    files: Iterator[tuple[str, bytes]],
     rows: dict[str, tuple[str, int]],
     labels: dict[str, np.ndarray],
     shape: tuple[int, int] | None,
@@ -254,16 +272,16 @@ def _fill(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes every indexed file into its row of (train, test); without a `shape`, the first image sets it."""
     arrays: dict[str, np.ndarray] = {}
-
-    def decode(item: tuple[str, bytes]) -> tuple[str, np.ndarray]:
-        return item[0], _pixels(path, *item, shape)
-
+    workers = min(os.cpu_count() or 1, len(rows) // PER_WORKER)
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        # Processes, since PIL keeps Python's lock while it decodes; new ones, since a fork of torch's threads may hang.
+        ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else contextlib.nullcontext() as pool,
         tqdm(total=len(rows), desc=f"decoding {path.name}", unit="image", leave=False) as bar,
     ):
-        for chunk in _chunks(item for item in _members(path, rows.__contains__) if item[0] in rows):
-            for name, pixels in pool.map(decode, chunk):
+        for chunk in _chunks(files):
+            shares = [chunk[start :: workers or 1] for start in range(workers or 1)]
+            decode = functools.partial(_share, path, shape)
+            for name, pixels in itertools.chain.from_iterable((pool.map if pool else map)(decode, shares)):
                 if not arrays:
                     if max(pixels.shape[:2]) > image_size:
                         raise _SizesDiffer
@@ -290,11 +308,16 @@ def _chunks(items: Iterator[tuple[str, bytes]], megabytes: int = 64) -> Iterator
         yield chunk
 
 
+def _share(path: Path, shape: tuple[int, int] | None, files: list[tuple[str, bytes]]) -> list[tuple[str, np.ndarray]]:
+    return [(name, _pixels(path, name, encoded, shape)) for name, encoded in files]
+
+
 def _pixels(path: Path, name: str, encoded: bytes, shape: tuple[int, int] | None) -> np.ndarray:
     """uint8 (h, w, 3) of one encoded image: turned upright by its EXIF tag, as RGB, squeezed to `shape` if given."""
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            upright = ImageOps.exif_transpose(picture)
+            plain = picture.format == "JPEG" and not picture.info.keys() & {"exif", "xmp"}
+            upright = picture if plain else ImageOps.exif_transpose(picture)  # which takes as long as decoding
             if upright.mode.startswith("I"):  # 16-bit grey, which PIL's convert would clip to white
                 upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
             rgb = upright.convert("RGB")

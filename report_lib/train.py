@@ -1,19 +1,13 @@
-"""The one training loop, evaluation, frozen features, and `run`, which trains only what the run store lacks."""
+"""The one training loop, evaluation, and `run`, which trains only what the run store lacks."""
 
-import contextlib
 import copy
 import datetime
-import importlib.metadata
+import functools
 import math
 import os
-import platform
-import resource
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,22 +15,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from report_lib import data, model, records
-from report_lib.recipe import (
-    DEVICES,
-    PROJECT,
-    InputError,
-    Recipe,
-    check_writable,
-    derive_seed,
-    digest,
-    folder,
-    source_hash,
-)
+from report_lib import data, machine, model, records
+from report_lib.features import frozen_features
+from report_lib.recipe import InputError, Recipe, check_writable, derive_seed, digest, folder, named, source_hash
 
-Inputs = Callable[[Tensor], Tensor]  # indices (B,) -> what a module takes: pictures (B, 3, s, s) or features (B, 4096)
+Inputs = Callable[[Tensor], Tensor]  # indices (B,) -> what a module takes: pictures (B, 3, s, s) or features (B, n)
 
 CHECKPOINT_SECONDS = 30  # an epoch this long is worth writing half a gigabyte for
+
+
+class Diverged(InputError):
+    """A loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some images of a data set, as a module takes them: `index` (N,) says which; `labels` are of the whole set."""
+
+    inputs: Inputs
+    labels: Tensor
+    index: Tensor
 
 
 @dataclass
@@ -49,20 +47,33 @@ class History:
     validation_logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a recipe is applied to, and where."""
+
+    images: data.Images
+    weights: model.Weights
+    device: torch.device
+    precision: str
+    cache: Path
+
+
 def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -> records.Run:
     """The finished run of `recipe`: read from the store `runs`, or trained now and stored there.
 
     Raises InputError if the recipe, its data or its weights cannot be used.
     """
     store = folder(runs, "REPORT_RUNS", ".runs")
-    chosen_device = pick_device(device)
+    chosen_device = machine.pick_device(device)
     images = data.load(recipe.data, recipe.image_size, cache)
     data.check(images, recipe)
     weights = model.load_weights(recipe.weights)
     name = run_name(recipe, images, weights)
     if not records.exists(store, name):
         check_writable(store, "runs")  # now, not after hours of training
-        train(recipe, images, weights, chosen_device, store, name)
+        precision = machine.pick_precision(recipe.precision, chosen_device)
+        setting = Setting(images, weights, chosen_device, precision, folder(cache, "REPORT_CACHE", ".cache"))
+        train(recipe, setting, store, name)
     records.remember(store, recipe, name)
     return records.load(store / name)
 
@@ -73,117 +84,260 @@ def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str
     return f"{recipe.approach}-{recipe.recipe}-seed{recipe.seed}-{digest(fields)[:12]}"
 
 
-def train(
-    recipe: Recipe, images: data.Images, weights: model.Weights, device: torch.device, store: Path, name: str
-) -> Path:
+def train(recipe: Recipe, setting: Setting, store: Path, name: str) -> Path:
     """Trains one run, tests its selected epoch once, and stores the record."""
     started = datetime.datetime.now(datetime.UTC)
-    precision = pick_precision(recipe.precision, device)
-    reset_peak_memory(device)
-    net = model.build(weights, len(images.classes), recipe.seed)
-    if recipe.approach == "linear_probe":
-        model.freeze_trunk(net)
-    net.to(device)
-    training, validation = (index.to(device) for index in data.split(images.train_labels, recipe))
-    labels = images.train_labels.to(device)
+    machine.reset_peak_memory(setting.device)
+    checkpoint = store / f".{name}.checkpoint"
+    adapted = adapt(recipe, setting, checkpoint)
+    clock = time.perf_counter()
+    test_logits = test(adapted, recipe, setting)
+    test_seconds = time.perf_counter() - clock
+    info, arrays = described(adapted, test_logits, recipe, setting)
+    check_finite(info["test_loss"], "test", info["selected_epoch"], recipe)
+    info |= {
+        "test_seconds": test_seconds,
+        "peak_memory_mib": machine.peak_memory_mib(setting.device),
+        "provenance": machine.provenance(setting.device, setting.precision, started),
+    }
+    path = records.save(store, name, info, adapted.history.epochs, arrays)
+    checkpoint.unlink(missing_ok=True)
+    return path
 
-    with torch.random.fork_rng(), autocast(precision, device):
-        module: nn.Module = net
-        inputs = pictures(images.train, recipe, device)
-        features_seconds = validation_features_seconds = 0.0
-        if recipe.approach == "linear_probe":  # the trunk never changes, so its output is computed once
-            module = model.head(net)
-            features = torch.empty(len(labels), module.in_features, device=device)
-            features_seconds = fill_features(features, net, inputs, training, recipe)
-            validation_features_seconds = fill_features(features, net, inputs, validation, recipe)
-            inputs = features.__getitem__
-        history = fit(module, inputs, labels, training, validation, recipe, store / f".{name}.checkpoint")
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network in the state of its selected epoch. The module is what was trained of it; seconds are training's."""
+
+    net: nn.Module
+    module: nn.Module
+    read: Callable[[str], tuple[Inputs, float]]  # "train" or "test" -> the module's inputs
+    training: Samples
+    validation: Samples
+    history: History
+    start_seconds: float
+    features_seconds: float
+    filters_before: Tensor  # of the first layer, (64, 3, 11, 11)
+
+
+def adapt(recipe: Recipe, setting: Setting, checkpoint: Path | None = None) -> Adapted:
+    """Trains what the recipe trains. Reads no test image, unless the recipe has the defect `select_on_test`."""
+    images, device = setting.images, setting.device
+    machine.keep_freed_memory()
+    net = model.build(setting.weights, len(images.classes), recipe.seed)
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    filters_before = net.features[0].weight.detach().float().cpu().clone()
+    with torch.random.fork_rng(), machine.autocast(setting.precision, device):
+        start_seconds = start_from_probe(net, recipe, setting) if recipe.start == "probe" else 0.0
+        module, read = prepare(net, recipe, setting)
+        inputs, features_seconds = read("train")
+        labels = images.train_labels.to(device)
+        training, validation = (Samples(inputs, labels, i.to(device)) for i in data.split(images.train_labels, recipe))
+        if recipe.select_on_test:
+            validation = whole(read("test")[0], images.test_labels, device)
+        if recipe.flip or recipe.shift:
+            training = replace(training, inputs=pictures(images.train, recipe, device, augmented=True))
+        if recipe.standardise:
+            module = standardised(module, training)
+        history = fit(module, training, validation, recipe, checkpoint)
         module.load_state_dict(history.state)
-        clock = time.perf_counter()
-        test_index = torch.arange(len(images.test), device=device)
-        test_logits = predict(net, pictures(images.test, recipe, device), test_index, recipe.batch_size)
-        test_seconds = time.perf_counter() - clock
+    features_seconds *= len(training.index) / len(labels)  # the others' time is the validation's
+    return Adapted(net, module, read, training, validation, history, start_seconds, features_seconds, filters_before)
 
+
+def test(adapted: Adapted, recipe: Recipe, setting: Setting) -> Tensor:
+    """Logits (N, classes) of all test images; those of the selected epoch, where it was selected on them."""
+    if recipe.select_on_test:
+        return adapted.history.validation_logits
+    with machine.autocast(setting.precision, setting.device):
+        images = whole(adapted.read("test")[0], setting.images.test_labels, setting.device)
+        return predict(adapted.module, images.inputs, images.index, recipe.batch_size)
+
+
+def described(adapted: Adapted, test_logits: Tensor, recipe: Recipe, setting: Setting) -> tuple[dict, dict]:
+    """(what run.json, what predictions.npz says of a finished run)."""
+    images, net, history, validation = setting.images, adapted.net, adapted.history, adapted.validation
     test_loss, test_accuracy = score(test_logits, images.test_labels)
-    check_finite(test_loss, "test", history.selected, recipe)
-    train_seconds = features_seconds + sum(epoch["train_seconds"] for epoch in history.epochs)
+    train_seconds = (
+        adapted.start_seconds + adapted.features_seconds + sum(epoch["train_seconds"] for epoch in history.epochs)
+    )
     best = history.epochs[history.selected - 1]
+    forward, backward = model.flops(net, recipe.image_size)  # type: ignore[arg-type]
     info = {
         "recipe": asdict(recipe),
         "data": {
             "name": images.name,
             "fingerprint": images.fingerprint,
-            "train": len(training),
-            "validation": len(validation),
+            "train": len(adapted.training.index),
+            "validation": len(data.split(images.train_labels, recipe)[1]),
             "test": len(images.test),
             "classes": list(images.classes),
             "stored_size": list(images.train.shape[1:3]),
         },
-        "weights": {"name": weights.name, "sha256": weights.sha256},
+        "weights": {"name": setting.weights.name, "sha256": setting.weights.sha256},
         "selected_epoch": history.selected,
+        "selected_on": "test" if recipe.select_on_test else "validation",
         "validation_accuracy": best["validation_accuracy"],
         "validation_loss": best["validation_loss"],
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,
         "train_seconds": train_seconds,
-        "features_seconds": features_seconds,
-        "validation_seconds": validation_features_seconds + sum(e["validation_seconds"] for e in history.epochs),
-        "test_seconds": test_seconds,
-        "images_per_second": len(training) * recipe.epochs / train_seconds,
-        "peak_memory_mib": peak_memory_mib(device),
+        "features_seconds": adapted.features_seconds,
+        "start_seconds": adapted.start_seconds,
+        "validation_seconds": sum(epoch["validation_seconds"] for epoch in history.epochs),
+        "images_per_second": len(adapted.training.index) * recipe.epochs / train_seconds,
         "parameters": sum(p.numel() for p in net.parameters()),
         "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "provenance": provenance(device, precision, started),
+        "forward_flops": forward,
+        "backward_flops": backward,
     }
     arrays = {
         "test_logits": test_logits.numpy(),
         "test_labels": images.test_labels.numpy(),
         "validation_logits": history.validation_logits.numpy(),
-        "validation_labels": images.train_labels[validation.cpu()].numpy(),
-        "validation_index": validation.cpu().numpy(),
+        "validation_labels": validation.labels[validation.index].cpu().numpy(),
+        "validation_index": validation.index.cpu().numpy(),
     }
-    path = records.save(store, name, info, history.epochs, arrays)
-    (store / f".{name}.checkpoint").unlink(missing_ok=True)
-    return path
+    if recipe.approach == "full_finetune":
+        filters_after = net.features[0].weight.detach().float().cpu()  # type: ignore[index, union-attr]
+        arrays |= {"filters_before": adapted.filters_before.numpy(), "filters_after": filters_after.numpy()}
+    return info, arrays
 
 
-def fit(
-    module: nn.Module,
-    inputs: Inputs,
-    labels: Tensor,
-    training: Tensor,
-    validation: Tensor,
-    recipe: Recipe,
-    checkpoint: Path,
-) -> History:
+# --- what is trained on what -----------------------------------------------------------------------------------
+
+
+def prepare(
+    net: nn.Module, recipe: Recipe, setting: Setting
+) -> tuple[nn.Module, Callable[[str], tuple[Inputs, float]]]:
+    """(the module of `net` to train, read), where read("train" or "test") gives its inputs and the seconds they took.
+
+    Those of full fine-tuning are pictures; those of a linear probe are what its frozen layers make of them.
+    """
+    images, device = setting.images, setting.device
+    if recipe.approach == "full_finetune":
+        return net, lambda part: (pictures(getattr(images, part), recipe, device), 0.0)
+    model.freeze_trunk(net)
+    frozen, module = model.cut(net, recipe.frozen_dropout)
+    width = next(module.parameters()).shape[1]
+    key = {
+        "data": images.fingerprint,
+        "weights": setting.weights.sha256 or f"random, seed {recipe.seed}",
+        "code": source_hash(),
+        "torch": torch.__version__,
+        "device": machine.device_name(device),
+        "precision": setting.precision,
+        "image_size": recipe.image_size,
+        "normalisation": recipe.normalisation,
+        "width": width,
+    }
+
+    def read(part: str) -> tuple[Inputs, float]:
+        stored = getattr(images, part)
+        values, seconds = frozen_features(
+            frozen, pictures(stored, recipe, device), len(stored), width, key | {"part": part}, setting.cache
+        )
+        return rows(values, device), seconds
+
+    return module, read
+
+
+def start_from_probe(net: nn.Module, recipe: Recipe, setting: Setting) -> float:
+    """Gives `net` the head of a tuned linear probe on the same data, split and seed; returns the seconds it took.
+
+    With a random head the first steps would bend good features (Kumar et al. 2022).
+    """
+    shared = ("data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "per_class", "seed", "precision",
+              "normalisation")  # fmt: skip
+    probe = named("linear_probe", "tuned", **{name: getattr(recipe, name) for name in shared})
+    net.requires_grad_(True)
+    head, read = prepare(net, probe, setting)
+    inputs, seconds = read("train")
+    labels = setting.images.train_labels.to(setting.device)
+    training, validation = (
+        Samples(inputs, labels, index.to(setting.device)) for index in data.split(setting.images.train_labels, probe)
+    )
+    module = standardised(head, training)
+    history = fit(module, training, validation, probe, None)
+    module.load_state_dict(history.state)
+    net.classifier[model.HEAD] = module.plain()  # type: ignore
+    net.requires_grad_(True)
+    return seconds * len(training.index) / len(labels) + sum(epoch["train_seconds"] for epoch in history.epochs)
+
+
+def standardised(head: nn.Module, training: Samples) -> model.Standardised:
+    """`head` on features scaled by their mean and deviation over the training images; constant ones are only moved."""
+    blocks = training.index.split(4096)
+    mean = sum(training.inputs(block).sum(0) for block in blocks) / len(training.index)
+    square = sum((training.inputs(block) - mean).square().sum(0) for block in blocks) / len(training.index)
+    std = square.sqrt()  # type: ignore[union-attr]
+    return model.Standardised(head, mean, torch.where(std > 1e-6, std, 1.0))  # type: ignore[arg-type]
+
+
+def whole(inputs: Inputs, labels: Tensor, device: torch.device) -> Samples:
+    """All images of a part."""
+    return Samples(inputs, labels.to(device), torch.arange(len(labels), device=device))
+
+
+def pictures(images: Tensor, recipe: Recipe, device: torch.device, augmented: bool = False) -> Inputs:
+    """Indices -> preprocessed pictures; the uint8 images themselves move to the device if it has room for them."""
+    if machine.room_for(images.nbytes, device):
+        images = images.to(device)
+
+    def read(index: Tensor) -> Tensor:
+        batch = images[index.to(images.device)].to(device)
+        if augmented:
+            batch = data.augment(batch, recipe.flip, recipe.shift)
+        return data.preprocess(batch, recipe.image_size, recipe.normalisation)
+
+    return read
+
+
+def rows(values: Tensor, device: torch.device) -> Inputs:
+    """Indices -> rows of `values`, which move to the device if it has room for them."""
+    if machine.room_for(values.nbytes, device):
+        values = values.to(device)
+    return lambda index: values[index.to(values.device)].to(device)
+
+
+# --- the loop --------------------------------------------------------------------------------------------------
+
+
+def fit(module: nn.Module, training: Samples, validation: Samples, recipe: Recipe, checkpoint: Path | None) -> History:
     """Trains what of `module` needs gradients, keeping the epoch with the best validation accuracy.
 
     Every epoch has its own seeds, so a run resumed from `checkpoint` goes on as if it had never stopped.
     """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=recipe.learning_rate, fused=True)
+    optimizer = model.optimized(module, recipe)
     history = resume(checkpoint, module, optimizer)
     saved = time.monotonic()
-    steps = math.ceil(len(training) / recipe.batch_size)
+    count = len(training.index)
+    steps = math.ceil(count / recipe.batch_size)
+    factor = functools.partial(rate_factor, steps=recipe.epochs * steps, recipe=recipe)
     with tqdm(
         total=recipe.epochs * steps,
         initial=len(history.epochs) * steps,
-        desc=f"{recipe.approach} seed {recipe.seed}",
+        desc=f"{recipe.approach} {recipe.recipe} seed {recipe.seed}",
         unit="batch",
         leave=False,
         mininterval=0.5,
     ) as bar:
         for epoch in range(len(history.epochs) + 1, recipe.epochs + 1):
             torch.manual_seed(derive_seed(recipe.seed, f"dropout {epoch}"))
-            order = training[shuffled(len(training), derive_seed(recipe.seed, f"order {epoch}")).to(training.device)]
+            order = shuffled(count, derive_seed(recipe.seed, f"order {epoch}")).to(training.index.device)
+            batches = training.index[order].split(recipe.batch_size)
+            factors = [factor(step) for step in range((epoch - 1) * steps, epoch * steps)]
 
             clock = time.perf_counter()
-            train_loss = train_epoch(module, inputs, labels, order.split(recipe.batch_size), optimizer, bar.update)
+            module.train(not (recipe.dropout_ends and epoch > 1))
+            losses = train_epoch(module, training, batches, optimizer, factors, bar.update)
+            train_loss = average(losses, batches, recipe.batch_averages)
             train_seconds = time.perf_counter() - clock
             check_finite(train_loss, "training", epoch, recipe)
             clock = time.perf_counter()
-            logits = predict(module, inputs, validation, recipe.batch_size)
-            validation_loss, validation_accuracy = score(logits, labels[validation].cpu())
+            logits = predict(module, validation.inputs, validation.index, recipe.batch_size)
+            per_batch = recipe.batch_size if recipe.batch_averages else len(logits)
+            validation_loss, validation_accuracy = score(logits, validation.labels[validation.index].cpu(), per_batch)
             check_finite(validation_loss, "validation", epoch, recipe)
             history.epochs.append(
                 {
@@ -200,40 +354,51 @@ def fit(
                 history.state = copy.deepcopy(module.state_dict())
                 history.validation_logits = logits
             bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs}, validation {validation_accuracy:.1%}")
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save_checkpoint(checkpoint, module, optimizer, history)
                 saved = time.monotonic()
     return history
 
 
-def check_finite(loss: float, part: str, epoch: int, recipe: Recipe) -> None:
-    """Raises InputError if training has diverged."""
-    if not math.isfinite(loss):
-        raise InputError(
-            f"learning_rate is {recipe.learning_rate}; {recipe.approach} diverged in epoch {epoch} ({part} loss "
-            f"{loss}), so try a smaller one"
-        )
-
-
 def train_epoch(
     module: nn.Module,
-    inputs: Inputs,
-    labels: Tensor,
+    training: Samples,
     batches: tuple[Tensor, ...],
     optimizer: torch.optim.Optimizer,
+    factors: list[float],
     tick: Callable[[], object] = lambda: None,
-) -> float:
-    """One pass over `batches` of indices; returns the mean loss per sample, in nats."""
-    module.train()
-    total = torch.zeros((), device=labels.device)  # summed on the device: a float() here would stall it every batch
-    for batch in batches:
-        loss = F.cross_entropy(module(inputs(batch)), labels[batch])
+) -> Tensor:
+    """One step of the optimizer for each of `batches` (indices), its rates times `factors`.
+
+    Returns the mean loss of each batch, in nats, still on the device: to read one would stall it every step.
+    """
+    losses = []
+    for batch, factor in zip(batches, factors, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        loss = F.cross_entropy(module(training.inputs(batch)), training.labels[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        total += loss.detach() * len(batch)
+        losses.append(loss.detach())
         tick()
-    return total.item() / sum(map(len, batches))
+    return torch.stack(losses)
+
+
+def rate_factor(step: int, steps: int, recipe: Recipe) -> float:
+    """Of the learning rate at `step` (from 0) of all `steps`: a linear rise, then constant or half a cosine to zero."""
+    rise = recipe.warmup * steps
+    if step < rise:
+        return (step + 1) / math.ceil(rise)
+    if recipe.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2
+
+
+def average(losses: Tensor, batches: tuple[Tensor, ...], per_batch: bool) -> float:
+    """The mean loss per sample from the batches' means, or, as published, the mean of those means."""
+    weights = torch.tensor([1 if per_batch else len(batch) for batch in batches], dtype=torch.float64)
+    return ((losses.double().cpu() * weights).sum() / weights.sum()).item()
 
 
 @torch.inference_mode()
@@ -243,10 +408,14 @@ def predict(module: nn.Module, inputs: Inputs, index: Tensor, batch_size: int) -
     return torch.cat([module(inputs(batch)).float() for batch in index.split(batch_size)]).cpu()
 
 
-def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """(mean cross-entropy per sample in nats, accuracy as a fraction); summed in float64."""
-    loss = F.cross_entropy(logits.double(), labels).item()
-    return loss, (logits.argmax(1) == labels).double().mean().item()
+def score(logits: Tensor, labels: Tensor, per_batch: int | None = None) -> tuple[float, float]:
+    """(mean cross-entropy in nats, accuracy as a fraction); summed in float64.
+
+    The mean is over samples, or, as published, over the means of batches of `per_batch`.
+    """
+    losses = F.cross_entropy(logits.double(), labels, reduction="none")
+    means = torch.stack([batch.mean() for batch in losses.split(per_batch or len(losses))])
+    return means.mean().item(), (logits.argmax(1) == labels).double().mean().item()
 
 
 def selects(history: History) -> bool:
@@ -260,24 +429,13 @@ def selects(history: History) -> bool:
     )
 
 
-@torch.inference_mode()
-def fill_features(features: Tensor, net: nn.Module, inputs: Inputs, index: Tensor, recipe: Recipe) -> float:
-    """Writes the trunk's output, dropout off, into the rows `index` of `features`; returns the seconds it took."""
-    clock = time.perf_counter()
-    frozen = model.trunk(net).eval()
-    bar = tqdm(index.split(recipe.batch_size), desc="frozen features", unit="batch", leave=False, mininterval=0.5)
-    for batch in bar:
-        features[batch] = frozen(inputs(batch)).float()
-    if features.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - clock
-
-
-def pictures(images: Tensor, recipe: Recipe, device: torch.device) -> Inputs:
-    """Indices -> preprocessed pictures; the uint8 images themselves move to the device if it has room for them."""
-    if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
-        images = images.to(device)
-    return lambda index: data.preprocess(images[index.to(images.device)].to(device), recipe.image_size)
+def check_finite(loss: float, part: str, epoch: int, recipe: Recipe) -> None:
+    """Raises Diverged if it is not."""
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"learning_rate is {recipe.learning_rate}; {recipe.approach} diverged in epoch {epoch} ({part} loss "
+            f"{loss}), so try a smaller one"
+        )
 
 
 def shuffled(count: int, seed: int) -> Tensor:
@@ -299,100 +457,11 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     temporary.replace(path)
 
 
-def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> History:
+def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer) -> History:
     """Continues from the checkpoint at `path`, or starts afresh where there is none."""
-    if not path.exists():
+    if path is None or not path.exists():
         return History()
     content = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(content["module"])
     optimizer.load_state_dict(content["optimizer"])
     return History(**content["history"])
-
-
-# --- the machine -----------------------------------------------------------------------------------------------
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises InputError if a named device is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
-    if device not in DEVICES or not there[device]:
-        usable = ", ".join(["auto", *(kind for kind, available in there.items() if available)])
-        raise InputError(f"device is {device!r}; this machine has {usable}")
-    return torch.device(device)
-
-
-def pick_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the hardware multiplies in it (CUDA since Ampere, CPUs with AMX), else float32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        abilities: Mapping = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our lower bound of torch
-        fast = device.type == "cpu" and bool(abilities.get("amx_bf16"))
-    return "bfloat16" if fast else "float32"
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """Mixed precision where asked for; weights, gradients and losses stay float32."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    # Without its cache, which would keep the first step's copy of the weights for as long as the context lasts.
-    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with contextlib.suppress(OSError):  # Linux alone can forget a process's peak
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Most memory held since `reset_peak_memory`: allocated on the GPU, or resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, but bytes on macOS
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def provenance(device: torch.device, precision: str, started: datetime.datetime) -> dict:
-    """Where, when and with what a run was made."""
-    return {
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "code": source_hash(),
-        "command": _command(Path(sys.argv[0]), sys.argv[1:]),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "machine": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
-    }
-
-
-def _command(program: Path, arguments: list[str]) -> str:
-    if "ipykernel" in program.name:
-        return "notebook"  # its arguments are a connection file of no lasting meaning
-    start = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
-    return shlex.join([*start, *arguments])
-
-
-def _git(*arguments: str) -> str | None:
-    """git's answer about this project, or None where it is no repository or git is missing."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

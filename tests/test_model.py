@@ -24,7 +24,7 @@ def test_the_embedded_file_is_the_one_of_its_card(embedded):
 
 def test_the_embedded_weights_give_their_cards_reference_outputs(embedded):
     net = model.build(embedded, 200, seed=0)
-    model.head(net).load_state_dict({n: embedded.state[f"classifier.6.{n}"] for n in ("weight", "bias")})
+    net.classifier[6].load_state_dict({n: embedded.state[f"classifier.6.{n}"] for n in ("weight", "bias")})
     g = torch.linspace(-2, 2, 224)
     pattern = torch.stack([g[:, None].expand(224, 224), g[None].expand(224, 224), g[:, None] * g[None] / 2])
     with torch.inference_mode():
@@ -40,15 +40,15 @@ def test_trunk_then_head_is_the_network(embedded):
     net = model.build(embedded, 3, seed=0).eval()
     pictures = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        features = model.trunk(net)(pictures)
+        features = model.cut(net)[0](pictures)
         assert features.shape == (2, 4096)
-        assert torch.allclose(model.head(net)(features), net(pictures), atol=1e-6)
+        assert torch.allclose(net.classifier[6](features), net(pictures), atol=1e-6)
 
 
 def test_both_approaches_start_from_the_same_head(embedded):
     first, again, other = (model.build(embedded, 5, seed) for seed in (1, 1, 2))
-    assert torch.equal(model.head(first).weight, model.head(again).weight)
-    assert not torch.equal(model.head(first).weight, model.head(other).weight)
+    assert torch.equal(first.classifier[6].weight, again.classifier[6].weight)
+    assert not torch.equal(first.classifier[6].weight, other.classifier[6].weight)
     assert torch.equal(first.features[0].weight, other.features[0].weight)
 
 

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from report_lib import data, model, records, train
-from report_lib.recipe import InputError, Recipe, derive_seed
+from report_lib import data, machine, model, records, train
+from report_lib.recipe import InputError, derive_seed, named
 
 CPU = torch.device("cpu")
 
 
 def small(approach, **fields):
-    return Recipe(approach, **({"image_size": 63, "epochs": 2, "batch_size": 16, "precision": "float32"} | fields))
+    return named(approach, **({"image_size": 63, "epochs": 2, "batch_size": 16, "precision": "float32"} | fields))
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +26,21 @@ def embedded():
 def trained(tmp_path, few_digits, embedded, monkeypatch):
     """go(recipe) trains it on a few digits; returns (record, the network as it was tested)."""
 
-    def go(recipe, images=few_digits, name="run"):
+    def go(recipe, images=few_digits, name="run", cache="cache"):
         nets = []
         build = model.build
         monkeypatch.setattr(model, "build", lambda *given: nets.append(build(*given)) or nets[-1])
-        path = train.train(recipe, images, embedded, CPU, tmp_path / "runs", name)
+        setting = train.Setting(images, embedded, CPU, recipe.precision, tmp_path / cache)
+        path = train.train(recipe, setting, tmp_path / "runs", name)
         monkeypatch.setattr(model, "build", build)
         return records.load(path), nets[0]
 
     return go
+
+
+def samples(inputs, labels, recipe):
+    """(training, validation) as the recipe splits them."""
+    return [train.Samples(inputs, labels, index) for index in data.split(labels, recipe)]
 
 
 # --- what is trained -------------------------------------------------------------------------------------------
@@ -74,8 +80,8 @@ class Problem:
 
     def fit(self, recipe, checkpoint, module=None):
         module = module or self.module()
-        training, validation = data.split(self.labels, recipe)
-        made = train.fit(module, self.inputs.__getitem__, self.labels, training, validation, recipe, checkpoint)
+        parts = samples(self.inputs.__getitem__, self.labels, recipe)
+        made = train.fit(module, *parts, recipe, checkpoint)
         return made, module
 
     def reference(self, recipe):
@@ -127,10 +133,7 @@ def test_frozen_features_give_what_the_whole_network_gives(trained, few_digits, 
     model.freeze_trunk(net)
     net.train = lambda mode=True: nn.Module.train(net, False)  # the trunk never leaves eval mode
     pictures = data.preprocess(few_digits.train, recipe.image_size)
-    training, validation = data.split(few_digits.train_labels, recipe)
-    whole = train.fit(
-        net, pictures.__getitem__, few_digits.train_labels, training, validation, recipe, run.path / "no checkpoint"
-    )
+    whole = train.fit(net, *samples(pictures.__getitem__, few_digits.train_labels, recipe), recipe, None)
     for ours, theirs in zip(run.epochs.to_dict("records"), whole.epochs, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
         assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], abs=1e-5)
@@ -179,10 +182,10 @@ def test_the_tested_weights_are_those_of_the_selected_epoch(trained, monkeypatch
     claimed = iter([0.5, 0.9, 0.9, 0.7])
     score = train.score
     with monkeypatch.context() as patch:
-        patch.setattr(train, "score", lambda logits, labels: (1.0, next(claimed, score(logits, labels)[1])))
+        patch.setattr(train, "score", lambda *given: (1.0, next(claimed, score(*given)[1])))
         run, tested = trained(small("linear_probe", epochs=4), name="four")
     assert run.info["selected_epoch"] == 2 and run.info["validation_accuracy"] == 0.9
-    assert torch.equal(model.head(tested).weight, model.head(expected).weight)
+    assert torch.equal(tested.classifier[6].weight, expected.classifier[6].weight)
     assert np.array_equal(run.predictions()["test_logits"], short.predictions()["test_logits"])
 
 
@@ -207,8 +210,15 @@ def test_losses_are_means_over_samples_not_over_batches():
     module, inputs = nn.Identity(), logits.clone().requires_grad_()
     optimizer = torch.optim.SGD([inputs], lr=0.0)
     batches = torch.arange(10).split(7)  # 7 and 3
-    loss = train.train_epoch(module, inputs.__getitem__, labels, batches, optimizer)
-    assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
+    optimizer.param_groups[0]["initial_lr"] = 0.0
+    part = train.Samples(inputs.__getitem__, labels, torch.arange(10))
+    losses = train.train_epoch(module, part, batches, optimizer, [1.0, 1.0])
+    whole = F.cross_entropy(logits, labels).item()
+    halves = [F.cross_entropy(logits[some], labels[some]).item() for some in batches]
+    assert train.average(losses, batches, per_batch=False) == pytest.approx(whole, rel=1e-6)
+    assert train.average(losses, batches, per_batch=True) == pytest.approx(np.mean(halves), rel=1e-6)
+    assert train.score(logits, labels)[0] == pytest.approx(whole, rel=1e-6)
+    assert train.score(logits, labels, per_batch=7)[0] == pytest.approx(np.mean(halves), rel=1e-6)
 
 
 # --- records, resuming, failing --------------------------------------------------------------------------------
@@ -282,19 +292,19 @@ def test_divergence_ends_in_one_sentence(tmp_path):
 
 
 def test_a_device_that_is_not_there_is_named():
-    assert train.pick_device("cpu").type == "cpu"
+    assert machine.pick_device("cpu").type == "cpu"
     with pytest.raises(InputError, match="device is 'tpu'; this machine has auto"):
-        train.pick_device("tpu")
+        machine.pick_device("tpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="device is 'cuda'"):
-            train.pick_device("cuda")
+            machine.pick_device("cuda")
 
 
 def test_precision_follows_the_hardware_only_when_asked_to():
-    assert train.pick_precision("float32", CPU) == "float32"
-    assert train.pick_precision("bfloat16", CPU) == "bfloat16"
+    assert machine.pick_precision("float32", CPU) == "float32"
+    assert machine.pick_precision("bfloat16", CPU) == "bfloat16"
     amx = "amx_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
-    assert train.pick_precision("auto", CPU) == ("bfloat16" if amx else "float32")
+    assert machine.pick_precision("auto", CPU) == ("bfloat16" if amx else "float32")
 
 
 def test_bfloat16_trains_about_the_same(trained):
