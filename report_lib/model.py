@@ -50,11 +50,15 @@ def load_weights(source: str) -> Weights:
 def build(weights: Weights, num_classes: int, seed: int) -> AlexNet:
     """AlexNet with pretrained trunk (random, if there are no weights) and a new `Linear(4096, num_classes)` head."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "trunk"))
-        net = alexnet()
-        if weights.state is not None:
-            trunk = {name: value for name, value in weights.state.items() if not _of_head(name)}
-            net.load_state_dict(trunk, strict=False)
+        if weights.state is None:
+            torch.manual_seed(derive_seed(seed, "trunk"))
+            net = alexnet()
+        else:
+            with torch.device("meta"):  # random weights that are replaced at once take a second to draw
+                net = alexnet()
+            trunk = {name: value.clone() for name, value in weights.state.items() if not _of_head(name)}
+            net.load_state_dict(trunk, strict=False, assign=True)
+            net.requires_grad_(True)
         torch.manual_seed(derive_seed(seed, "head"))
         net.classifier[HEAD] = nn.Linear(4096, num_classes)
     return net

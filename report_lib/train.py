@@ -138,7 +138,7 @@ def adapt(recipe: Recipe, setting: Setting, checkpoint: Path | None = None) -> A
         if recipe.flip or recipe.shift:
             training = replace(training, inputs=pictures(images.train, recipe, device, augmented=True))
         if recipe.standardise:
-            module = standardised(module, training)
+            module = standardised(module, training)  # type: ignore[arg-type]
         history = fit(module, training, validation, recipe, checkpoint)
         module.load_state_dict(history.state)
     features_seconds *= len(training.index) / len(labels)  # the others' time is the validation's
@@ -257,7 +257,7 @@ def start_from_probe(net: nn.Module, recipe: Recipe, setting: Setting) -> float:
     training, validation = (
         Samples(inputs, labels, index.to(setting.device)) for index in data.split(setting.images.train_labels, probe)
     )
-    module = standardised(head, training)
+    module = standardised(head, training)  # type: ignore[arg-type]
     history = fit(module, training, validation, probe, None)
     module.load_state_dict(history.state)
     net.classifier[model.HEAD] = module.plain()  # type: ignore
@@ -265,13 +265,18 @@ def start_from_probe(net: nn.Module, recipe: Recipe, setting: Setting) -> float:
     return seconds * len(training.index) / len(labels) + sum(epoch["train_seconds"] for epoch in history.epochs)
 
 
-def standardised(head: nn.Module, training: Samples) -> model.Standardised:
-    """`head` on features scaled by their mean and deviation over the training images; constant ones are only moved."""
+def standardised(head: nn.Linear, training: Samples) -> model.Standardised:
+    """`head`, from zero, on features scaled by their mean and deviation over the training images.
+
+    A deviation counts as a tenth of the features' mean one at least: what is almost never active is not blown up.
+    """
     blocks = training.index.split(4096)
     mean = sum(training.inputs(block).sum(0) for block in blocks) / len(training.index)
     square = sum((training.inputs(block) - mean).square().sum(0) for block in blocks) / len(training.index)
     std = square.sqrt()  # type: ignore[union-attr]
-    return model.Standardised(head, mean, torch.where(std > 1e-6, std, 1.0))  # type: ignore[arg-type]
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return model.Standardised(head, mean, std.clamp(min=0.1 * std.mean()))  # type: ignore[arg-type]
 
 
 def whole(inputs: Inputs, labels: Tensor, device: torch.device) -> Samples:
