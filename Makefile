@@ -9,14 +9,14 @@ DIR     := $(OUT)/$(PROFILE)
 WORK    := $(DIR)/.work
 
 # The notebooks of the report, in its order. Adding one to the report is adding it here.
-NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis
+NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis $(WITH)
 TRAINING  := 01_linear_probe 02_full_finetune
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup report test lab lint clean FORCE
+.PHONY: help setup report test lab bench lint clean FORCE
 
 ifneq ($(words $(DIR)),1)
 $(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces in them)
@@ -55,6 +55,8 @@ help:  ## this list
 	@echo "  WEIGHTS=imagenet|embedded|none|PATH   pretrained AlexNet"
 	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  BATCH=128  DEVICE=auto|cuda|mps|cpu"
 	@echo "  OUT=report   where PROFILE/report.html and report.pdf go;  RUNS=.runs   the store of finished runs"
+	@echo "  WITH=04_speed   further notebooks for the report"
+	@echo "  BUDGET=190   seconds that make bench may take, about; DATA, WEIGHTS, SIZE and DEVICE hold for it too"
 	@echo "  LAUNCHER=... a prefix for each training notebook, such as 'srun --gpus=1'"
 
 # --- the report: profile -> parameters -> executed notebooks -> one notebook -> HTML, PDF, results.json ---
@@ -63,7 +65,7 @@ report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 	@echo "up to date: $^"
 
 LIB := $(wildcard report_lib/*.py)
-export PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS
+export BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 given = $(if $($(2)),$(1) "$$$(2)")
 
@@ -102,7 +104,7 @@ EXECUTED := $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 $(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/prepared $(LIB)
 	$(call execute,$(LAUNCHER))
 
-$(filter-out $(TRAINING:%=$(DIR)/%.ipynb),$(EXECUTED)): $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb)
+$(filter-out $(TRAINING:%=$(DIR)/%.ipynb),$(EXECUTED)): $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb) $(wildcard report/bench/speed.json)
 	$(call execute,)
 
 # Their times are compared, so with make -j, too, they share no machine; with a launcher each has its own.
@@ -142,6 +144,10 @@ test: $(READY)  ## all tests; no network and no GPU needed, at most 5 minutes
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	@$(PYTHON) -m jupyterlab --notebook-dir=. notebooks/01_linear_probe.ipynb
+
+bench: $(READY)  ## our training beside the published loop, on the same images; at most 4 minutes
+	@PYTHONPATH=report:$(CURDIR) $(PYTHON) -m bench $(call given,--data,DATA) $(call given,--weights,WEIGHTS) \
+	  $(call given,--image-size,SIZE) $(call given,--device,DEVICE) $(call given,--budget,BUDGET)
 
 lint: $(READY)  ## ruff, mypy, and whether the notebooks are committed without outputs
 	@$(PYTHON) -m ruff check .

