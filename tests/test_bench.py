@@ -11,9 +11,10 @@ from report_lib import speed
 
 def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "REPEATS", 1)
-    monkeypatch.setattr(growth, "SCALING", {"images": [32, 64], "epochs": [1], "seeds": [1, 2]})
+    monkeypatch.setattr(bench, "FEW", 60)
+    monkeypatch.setattr(growth, "SCALING", {"images": [60, 120], "epochs": [1], "seeds": [1, 2]})
     options = argparse.Namespace(
-        data="digits", weights="embedded", image_size=63, images=32, budget=0.0, device="cpu"
+        data="digits", weights="embedded", image_size=63, images=120, budget=0.0, device="cpu"
     )  # fmt: skip
     path = tmp_path / "speed.json"
     path.write_text(json.dumps(bench.bench(options)))
@@ -26,9 +27,9 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     assert len(measured["scaling"]) == 10 and all(row["peak_memory_mib"] > 100 for row in measured["scaling"])
     shown = [speed.summary(measured), speed.ratios(measured), speed.trend(measured), speed.growth(measured)]
     text = " ".join(part.looks()["text/plain"] for part in [*shown, speed.operators(measured)])
-    assert "32 images" in text and "convolution" in text and "nan" not in text
+    assert "120 images" in text and "convolution" in text and "nan" not in text
 
 
 def test_precisions_are_compared_seed_by_seed():
-    result = precision.compared([0.5, 0.6, 0.7], [0.51, 0.61, 0.71])
-    assert abs(result["difference"] - 0.01) < 1e-9 and result["sd_between_seeds_float32"] > 0.09
+    result = precision.compared([0.5, 0.6, 0.7], [0.51, 0.61, 0.7101])
+    assert abs(result["difference"] - 0.01) < 1e-4 and result["sd_between_seeds_float32"] > 0.09

@@ -28,6 +28,7 @@ from report_lib.records import write_whole
 
 EPOCHS = 10  # of a probe, as published
 REPEATS = 3  # at least
+FEW = 160  # images to warm up with and to guess from how many the budget allows: a batch of 128 in five
 
 
 def main() -> int:
@@ -147,7 +148,7 @@ class Side:
         return 5 * EPOCHS * (len(images.train) * 4 // 5) / seconds
 
     def warm_up(self) -> None:
-        few = subset(self.images, 160)
+        few = subset(self.images, FEW)
         for approach in APPROACHES:
             self.theirs(approach, few)
             self.ours(approach, few, 1)
@@ -155,10 +156,10 @@ class Side:
     def affordable(self, budget: float) -> int:
         """How many images let REPEATS repeats fit the budget, from one repeat on few."""
         clock = time.perf_counter()
-        self.repeat(subset(self.images, 160))
+        self.repeat(subset(self.images, FEW))
         seconds = time.perf_counter() - clock
-        fits = int(160 * (budget - seconds) / (REPEATS + 0.5) / seconds) // 160 * 160  # four batches of 128 in five
-        return min(max(fits, 160), 40_960)
+        fits = int(FEW * (budget - seconds) / (REPEATS + 0.5) / seconds) // FEW * FEW
+        return min(max(fits, FEW), 40_960)
 
     def repeat(self, images: data.Images) -> dict[str, float]:
         few = subset(images, len(images.train) // 2)
@@ -183,7 +184,7 @@ class Side:
 
     def profile(self) -> list[dict]:
         """Where the time of one fine-tuning step goes, by operator."""
-        few = subset(self.images, 160)
+        few = subset(self.images, FEW)
         on_gpu = self.device.type == "cuda"
         activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
         with torch.profiler.profile(activities=activities) as profiler:

@@ -1,7 +1,7 @@
 """Does bfloat16 end where float32 does? Both precisions, paired over seeds, on the demo's data.
 
-python -m bench.precision (with report/ and the project on PYTHONPATH) writes precision.json. It is apart from make bench
-since hardware that does not multiply in bfloat16 takes long to imitate it.
+python -m bench.precision, with report/ and the project on PYTHONPATH, writes precision.json. It is apart from make
+bench, since hardware that does not multiply in bfloat16 takes long to imitate it.
 """
 
 import argparse
