@@ -53,6 +53,9 @@ help:  ## this list
 	@echo "  DATA=digits|cifar10|PATH     images: a source, or a train/<class>/*, test/<class>/* tree or archive of one"
 	@echo "  DATA_NAME=...                what the report calls them"
 	@echo "  WEIGHTS=imagenet|embedded|none|PATH   pretrained AlexNet"
+	@echo "  RECIPES=published,corrected,tuned   which are run; the approach sections present corrected"
+	@echo "  BUDGETS=10,50,250   labelled images a class, for the curve of few labels;  DEFECTS=linear_probe,full_finetune;"
+	@echo "      none switches either off"
 	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  BATCH=128  DEVICE=auto|cuda|mps|cpu"
 	@echo "  OUT=report   where PROFILE/report.html and report.pdf go;  RUNS=.runs   the store of finished runs"
 	@echo "  WITH=04_speed   further notebooks for the report"
@@ -65,7 +68,7 @@ report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 	@echo "up to date: $^"
 
 LIB := $(wildcard report_lib/*.py)
-export BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS
+export BUDGET RECIPES BUDGETS DEFECTS PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 given = $(if $($(2)),$(1) "$$$(2)")
 
@@ -77,7 +80,8 @@ $(DIR)/parameters.yaml: FORCE | $(READY)
 	@$(PYTHON) -m report_lib parameters --output $@ --profile "$$PROFILE" $(call given,--data,DATA) \
 	  $(call given,--data-name,DATA_NAME) $(call given,--weights,WEIGHTS) $(call given,--seeds,SEEDS) \
 	  $(call given,--epochs,EPOCHS) $(call given,--image-size,SIZE) $(call given,--batch-size,BATCH) \
-	  $(call given,--device,DEVICE) $(call given,--runs,RUNS)
+	  $(call given,--device,DEVICE) $(call given,--runs,RUNS) $(call given,--recipes,RECIPES) \
+	  $(call given,--budgets,BUDGETS) $(call given,--defects,DEFECTS)
 
 # Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
 $(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/sources.py report_lib/data.py report_lib/model.py

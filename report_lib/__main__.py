@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from report_lib import profiles
+from report_lib import plan, profiles
 from report_lib.recipe import (
     APPROACHES,
     DEVICES,
@@ -47,12 +47,16 @@ def parser() -> argparse.ArgumentParser:
     run = steps.add_parser("run", help="train one run, unless the store has it, and print where its record lies")
     run.set_defaults(do=do_run)
     run.add_argument("--approach", required=True, choices=APPROACHES)
+    run.add_argument("--recipe", choices=RECIPES)
     run.add_argument("--seed", type=int, help="default: the profile's first")
     run.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
 
     parameters = steps.add_parser("parameters", help="write the profile with its overrides, validated, for papermill")
     parameters.set_defaults(do=do_parameters)
     parameters.add_argument("--seeds")
+    parameters.add_argument("--recipes", metavar="LIST", help=f"of {', '.join(RECIPES)}")
+    parameters.add_argument("--budgets", metavar="LIST", help="labelled images a class, such as 10,50,250")
+    parameters.add_argument("--defects", metavar="LIST", help=f"of {', '.join(APPROACHES)}")
     parameters.add_argument("--data-name", help="what the report calls the data")
     parameters.add_argument("--output", required=True, type=Path, metavar="FILE")
 
@@ -63,7 +67,6 @@ def parser() -> argparse.ArgumentParser:
 
     for step in (run, parameters, search):
         step.add_argument("--profile", default="demo", metavar="NAME", help="a file of report/profiles (default: demo)")
-        step.add_argument("--recipe", choices=RECIPES)
         step.add_argument("--data", help="digits, cifar10, or the path of a class-folder tree or archive")
         step.add_argument("--weights", help="imagenet, embedded, none, or the path of a state dict")
         step.add_argument("--image-size", type=int, metavar="PIXELS")
@@ -90,7 +93,8 @@ def parser() -> argparse.ArgumentParser:
 def do_run(options: argparse.Namespace) -> None:
     chosen = profiles.resolve(options.profile, profiles.overrides(vars(options)))
     seeds = chosen["seeds"] if options.seed is None else [options.seed]
-    recipe = for_seeds(seeds, approach=options.approach, **profiles.recipe_fields(chosen))[0]
+    name = options.recipe or plan.main_recipe(plan.parse(chosen["recipes"], "recipes", RECIPES))
+    recipe = for_seeds(seeds, approach=options.approach, recipe=name, **profiles.recipe_fields(chosen))[0]
     from report_lib import train  # late, so that --help and a wrong value answer at once
 
     cache = os.path.abspath(options.cache) if options.cache else ""
@@ -103,7 +107,7 @@ def do_search(options: argparse.Namespace) -> None:
     seed = parse_seeds(chosen["seeds"])[0] if options.seed is None else options.seed
     from report_lib.search import search
 
-    shared = {name: value for name, value in fields.items() if name != "recipe" and value is not None} | {"seed": seed}
+    shared = {name: value for name, value in fields.items() if value is not None} | {"seed": seed}
     print(search(options.approach, shared, chosen["device"]))
 
 
@@ -113,14 +117,14 @@ def do_parameters(options: argparse.Namespace) -> None:
 
 def do_prepare(options: argparse.Namespace) -> None:
     chosen = profiles.read(options.parameters)
-    recipes = for_seeds(chosen["seeds"], approach=APPROACHES[0], **profiles.recipe_fields(chosen))
+    planned = [plan.plan(approach, **profiles.study(chosen)) for approach in APPROACHES]
     from report_lib import data, model
 
     # Not the device: with a launcher, training happens on another machine.
     check_writable(folder(chosen["runs"], "REPORT_RUNS", ".runs"), "runs")
     model.load_weights(chosen["weights"])
     images = data.load(chosen["data"], chosen["image_size"])
-    for recipe in recipes:
+    for recipe in (recipe for some in planned for recipes in some.values() for recipe in recipes):
         data.check(images, recipe)
 
 
@@ -129,12 +133,7 @@ def do_results(options: argparse.Namespace) -> None:
 
     chosen = profiles.read(options.parameters)
     store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
-    fields = profiles.recipe_fields(chosen)
-    runs = {
-        approach: records.requested(store, for_seeds(chosen["seeds"], approach=approach, **fields))
-        for approach in APPROACHES
-    }
-    results = tables.results(chosen["profile"], runs, chosen["data_name"])
+    results = tables.results(chosen["profile"], plan.read(store, **profiles.study(chosen)), chosen["data_name"])
     records.write_whole(options.output, json.dumps(results, indent=1, allow_nan=False) + "\n")
 
 

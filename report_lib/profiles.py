@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from report_lib.plan import plan
 from report_lib.recipe import (
     APPROACHES,
     DATA_SOURCES,
@@ -14,7 +15,6 @@ from report_lib.recipe import (
     InputError,
     check_writable,
     digest,
-    for_seeds,
     locate,
 )
 from report_lib.records import write_whole
@@ -27,7 +27,7 @@ DEFAULTS = {
     "data": "digits",
     "data_name": "",  # what the report calls the data; empty: the source's own name
     "weights": "embedded",
-    "recipe": "corrected",
+    "recipes": "corrected",  # of published, corrected, tuned; the approach sections present corrected
     "image_size": 224,
     "epochs": 10,
     "batch_size": 128,
@@ -35,11 +35,14 @@ DEFAULTS = {
     "val_fraction": 0.2,
     "per_class": 0,  # labelled training images of each class that are used; 0: all
     "seeds": "0",
+    "budgets": "",  # labelled images of each class for the curve of few labels, such as "10,50,250"
+    "defects": "",  # approaches whose published defects are switched on one at a time
     "precision": "auto",
     "device": "auto",
     "runs": "",
 }
-OF_THE_STUDY = ("profile", "data_name", "seeds", "device", "runs")  # the others are fields of a Recipe
+PLANNED = ("recipes", "seeds", "budgets", "defects")  # what `plan` makes runs of
+OF_THE_STUDY = ("profile", "data_name", "device", "runs", *PLANNED)  # the others are fields of a Recipe
 
 
 def resolve(profile: str, overrides: dict) -> dict:
@@ -55,7 +58,7 @@ def resolve(profile: str, overrides: dict) -> dict:
         if not isinstance(chosen[name], str):
             raise InputError(f"{name} is {chosen[name]!r}; allowed is text")
     for approach in APPROACHES:
-        for_seeds(chosen["seeds"], approach=approach, **recipe_fields(chosen))
+        plan(approach, **study(chosen))
     return chosen
 
 
@@ -100,6 +103,11 @@ def overrides(options: dict) -> dict:
     return given
 
 
+def study(parameters: dict) -> dict:
+    """The part of `parameters` that `plan.plan` takes."""
+    return {name: parameters[name] for name in PLANNED} | recipe_fields(parameters)
+
+
 def recipe_fields(parameters: dict) -> dict:
-    """The part of `parameters` that a Recipe takes, beside its approach and seed."""
+    """The part of `parameters` that a Recipe takes, beside its approach, name and seed."""
     return {name: value for name, value in parameters.items() if name not in OF_THE_STUDY}

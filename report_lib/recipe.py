@@ -130,8 +130,7 @@ NAMED: dict[str, dict[str, dict]] = {
     "tuned": {
         "linear_probe": dict(standardise=True, schedule="cosine", learning_rate=1e-3, weight_decay=0.1),
         "full_finetune": dict(
-            optimizer="sgd", learning_rate=0.01, weight_decay=5e-4, schedule="cosine", warmup=0.1, start="probe",
-            flip=True, shift=2,
+            learning_rate=1e-4, weight_decay=0.05, schedule="cosine", warmup=0.1, start="probe", flip=True, shift=2,
         ),
     },
 }  # fmt: skip

@@ -23,9 +23,9 @@ GRID: dict[str, list[dict[str, list]]] = {
         {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "weight_decay": [0.01, 0.1, 1.0, 10.0]},
     ],
     "full_finetune": [
-        {"optimizer": ["sgd"], "learning_rate": [0.003, 0.01, 0.03], "trunk_rate": [1.0, 0.3],
-         "weight_decay": [0.0005]},
-        {"optimizer": ["adam"], "learning_rate": [0.0001, 0.0003], "trunk_rate": [1.0, 0.3], "weight_decay": [0.05]},
+        {"optimizer": ["adam"], "learning_rate": [0.00003, 0.0001, 0.0003], "trunk_rate": [1.0, 0.3],
+         "weight_decay": [0.05]},
+        {"optimizer": ["sgd"], "learning_rate": [0.001, 0.003, 0.01], "trunk_rate": [1.0], "weight_decay": [0.0005]},
     ],
 }  # fmt: skip
 
@@ -72,8 +72,10 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
 
 
 def winner(approach: str) -> dict:
-    """The settings of the trial with the best validation accuracy."""
+    """The settings of the trial with the best validation accuracy; empty if no search is recorded."""
     rows = read(FOLDER / f"{approach}.csv")
+    if not rows:
+        return {}
     best = max(rows, key=lambda row: row["validation_accuracy"])
     return {name: value for name, value in best.items() if name in set().union(*GRID[approach])}
 

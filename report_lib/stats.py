@@ -3,7 +3,9 @@
 import dataclasses
 
 import numpy as np
+from scipy import optimize
 from scipy import stats as scipy_stats
+from scipy.special import log_softmax, softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,9 @@ def crossed_mean(values: np.ndarray) -> tuple[float, float]:
 
     Seeds and images are crossed random effects: with mean squares of seeds, images and residual (two-way layout),
     the mean's variance is (MS_seeds + MS_images - MS_residual) / (seeds N), with degrees of freedom after
-    Satterthwaite (1946). Never less than what the seeds alone would give.
+    Satterthwaite (1946); where seeds differ no more than chance makes them, it is that of the images alone. In
+    simulations it covers 95 to 97.5 % with five seeds or more; with two or three that differ more than drawing other
+    test images would, only 90 %, which is why five are the default.
     """
     seeds, images = values.shape
     values = np.asarray(values, float)
@@ -72,11 +76,14 @@ def crossed_mean(values: np.ndarray) -> tuple[float, float]:
     residual = values - by_seed[:, None] - by_image[None] + mean
     parts = np.array([by_seed.var(ddof=1) / seeds, by_image.var(ddof=1) / images,
                       (residual**2).sum() / ((seeds - 1) * (images - 1)) / (seeds * images)])  # fmt: skip
-    freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
-    variance = max(float(parts[0] + parts[1] - parts[2]), float(parts[0]))
+    variance, degrees = float(parts[0] + parts[1] - parts[2]), 0.0
+    if variance <= parts[1]:
+        variance, degrees = float(parts[1]), images - 1.0
+    else:
+        freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
+        degrees = variance**2 / float((parts**2 / freedom).sum())
     if variance == 0:
         return float(mean), 0.0
-    degrees = variance**2 / float((parts**2 / freedom).sum())
     return float(mean), float(scipy_stats.t.ppf(0.975, degrees)) * variance**0.5
 
 
@@ -112,11 +119,50 @@ def paired_difference(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, see
     return Difference(mean, float(low), float(high), f"paired bootstrap over test images, {resamples:,} resamples")
 
 
+def chance_to_win(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of pairs in which a value of b exceeds one of a, ties counting half: Mann and Whitney's U / (n m)."""
+    return float(scipy_stats.mannwhitneyu(b, a).statistic / (len(a) * len(b)))
+
+
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Loss of each sample, nats (N,): -log softmax(logits)[label], in float64."""
-    logits = logits.astype(float)
-    shifted = logits - logits.max(1, keepdims=True)
-    return np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+    return -log_softmax(logits.astype(float), axis=1)[np.arange(len(labels)), labels]
+
+
+# --- calibration -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """Test samples in bins of equal width by confidence; empty bins are left out. Fractions."""
+
+    confidence: np.ndarray  # mean of each bin
+    accuracy: np.ndarray
+    count: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean |accuracy - confidence|, weighted by count (Guo et al. 2017)."""
+        return float(np.abs(self.accuracy - self.confidence) @ self.count / self.count.sum())
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
+    """How often predictions of a confidence (largest softmax probability) are right."""
+    probability = softmax(logits.astype(float), axis=1)
+    confidence, right = probability.max(1), probability.argmax(1) == labels
+    where = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(where, minlength=bins)
+    full = count > 0
+    sums = [np.bincount(where, weights=values, minlength=bins)[full] for values in (confidence, right)]
+    return Reliability(sums[0] / count[full], sums[1] / count[full], count[full])
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T > 0 for which logits / T have the least cross-entropy (Guo et al. 2017); fit it on validation samples."""
+    found = optimize.minimize_scalar(
+        lambda log_t: cross_entropy(logits / np.exp(log_t), labels).mean(), bounds=(-4, 4), method="bounded"
+    )
+    return float(np.exp(found.x))
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

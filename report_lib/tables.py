@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from report_lib import stats
-from report_lib.document import Table
+from report_lib.document import Prose, Table
+from report_lib.plan import Evidence
 from report_lib.records import Run
 
 NAMES = {"linear_probe": "linear probe", "full_finetune": "full fine-tuning"}
@@ -50,9 +51,7 @@ def mean_of(runs: Sequence[Run], name: str) -> float:
 
 
 def accuracy_of(runs: Sequence[Run]) -> stats.Estimate:
-    return stats.accuracy(
-        np.array([p["test_logits"].argmax(1) == p["test_labels"] for p in map(Run.predictions, runs)])
-    )
+    return stats.accuracy(right_of(runs))
 
 
 def data_title(run: Run, given: str) -> str:
@@ -162,6 +161,9 @@ def compare(study: Study) -> dict:
         "mcnemar": tests,
         # With few discordant images the bootstrap of a single run is too sure of itself; the exact test is not.
         "accuracy_difference_is_clear": accuracy.clear and (len(tests) > 1 or tests[0]["p"] < 0.05),
+        "chance_that_one_fine_tuning_run_beats_one_probe": stats.chance_to_win(
+            *(np.array([run.info["test_accuracy"] for run in study[approach]]) for approach in NAMES)
+        ),
         "train_seconds_ratio": mean_of(study["full_finetune"], "train_seconds")
         / mean_of(study["linear_probe"], "train_seconds"),
     }
@@ -199,28 +201,166 @@ def published_interval(approach: str) -> tuple[float, float]:
     return stats.wilson(round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES), PUBLISHED_TEST_IMAGES)
 
 
-def published(study: Study, data_name: str) -> Table:
-    """The published figures beside ours; theirs with the binomial interval that they lack."""
+def reported(run: Run) -> tuple[float, float]:
+    """(test accuracy, loss) as the run's own recipe reports them: the published ones end with the last epoch's loss."""
+    loss = run.epochs["validation_loss"].iloc[-1] if run.info["recipe"]["recipe"] == "published" else None
+    return run.info["test_accuracy"], run.info["test_loss"] if loss is None else float(loss)
+
+
+def published(evidence: Evidence, data_name: str) -> Table:
+    """The published figures beside those of every recipe here; theirs with the binomial interval that they lack."""
     rows = []
-    for approach, runs in study.items():
-        theirs, ours = PUBLISHED[approach], accuracy_of(runs)
+    for approach, theirs in PUBLISHED.items():
         low, high = published_interval(approach)
-        for source, accuracy, reach, loss, time in (
-            ("published", theirs["test_accuracy"], (low, high), theirs["test_loss"], theirs["train_seconds"]),
-            ("here", ours.mean, (ours.low, ours.high), mean_of(runs, "test_loss"), mean_of(runs, "train_seconds")),
-        ):
-            span = f"{100 * reach[0]:.2f} to {100 * reach[1]:.2f}"
-            rows.append((NAMES[approach], source, f"{100 * accuracy:.2f}", span, f"{loss:.4f}", f"{time:.1f}"))
-    run = study["linear_probe"][0]
+        span = f"{100 * low:.2f} to {100 * high:.2f}"
+        rows.append((NAMES[approach], "as published", "1", f"{100 * theirs['test_accuracy']:.2f}", span,
+                     f"{theirs['test_loss']:.4f}", f"{theirs['train_seconds']:.1f}"))  # fmt: skip
+        for recipe in evidence.recipes:
+            runs = evidence.runs[approach][recipe]
+            ours = accuracy_of(runs)
+            losses = [reported(run)[1] for run in runs]
+            rows.append((NAMES[approach], f"here, {recipe}", str(ours.n),
+                         _spread([run.info["test_accuracy"] for run in runs], 100, 2),
+                         f"{100 * ours.low:.2f} to {100 * ours.high:.2f}", _spread(losses, 1, 4),
+                         f"{mean_of(runs, 'train_seconds'):.1f}"))  # fmt: skip
+    run = evidence.main["linear_probe"][0]
     return Table(
         "tab-published",
-        "Published against here. Published: CIFAR-10, ImageNet weights, best test epoch, one T4. Here: "
-        f"{data_title(run, data_name)}, {run.info['weights']['name']}, {run.info['recipe']['image_size']} px, epoch "
-        f"selected on validation, {device_of([run for runs in study.values() for run in runs])}.",
-        ("approach", "source", "test accuracy, %", "95 % interval, %", "loss, nats", "training, s"),
+        "Published against here. As published: CIFAR-10, ImageNet weights, best test epoch, one T4. Here: "
+        f"{data_title(run, data_name)}, {run.info['weights']['name']}, {run.info['recipe']['image_size']} px, "
+        f"{device_of([run for runs in evidence.main.values() for run in runs])}; mean ± standard deviation of n seeds, "
+        f"intervals: {accuracy_of([run]).method if ours.n == 1 else ours.method}.",
+        ("approach", "recipe", "n", "test accuracy, %", "95 % interval, %", "loss, nats", "training, s"),
+        tuple(rows),
+        "llrrrrr",
+    )
+
+
+# --- what defects, labels and recipes change -------------------------------------------------------------------
+
+DEFECTS = {
+    "select_on_test": "the test images select the epoch",
+    "train_on_all": "nothing is held out, so the test images select",
+    "normalisation": "inputs normalised by 0.5 and 0.5",
+    "unstratified": "validation drawn without regard to class",
+    "frozen_dropout": "dropout on in the frozen trunk",
+    "dropout_ends": "dropout off after the first epoch",
+    "batch_averages": "losses averaged over batches",
+}
+
+
+def right_of(runs: Sequence[Run]) -> np.ndarray:
+    """Right or wrong, bool (seeds, N), of each test image."""
+    return np.array([p["test_logits"].argmax(1) == p["test_labels"] for p in map(Run.predictions, runs)])
+
+
+def defect_effects(evidence: Evidence) -> list[dict]:
+    """What each defect, switched on alone, does to the accuracy and the loss that `corrected` would report."""
+    effects = []
+    for approach in NAMES:
+        base = evidence.runs[approach].get("corrected", ())
+        for name, runs in evidence.keyed(approach, "defect").items() if base else ():
+            change = stats.paired_difference(right_of(base), right_of(runs))
+            losses = [mean_of(some, "validation_loss") for some in (base, runs)]
+            effects.append(
+                {"approach": approach, "defect": name, "test_accuracy": mean_of(runs, "test_accuracy"),
+                 "effect": change.mean, "effect_ci95": [change.low, change.high], "effect_is_clear": change.clear,
+                 "loss_effect": losses[1] - losses[0], "n": len(runs)}
+            )  # fmt: skip
+    return effects
+
+
+def defects(evidence: Evidence) -> Table | Prose:
+    """Each published defect, switched on alone in `corrected`, and what it does to the reported figures."""
+    rows = []
+    for one in defect_effects(evidence):
+        low, high = one["effect_ci95"]
+        rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], f"{100 * one['test_accuracy']:.2f}",
+                     f"{100 * one['effect']:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}",
+                     f"{one['loss_effect']:+.4f}"))  # fmt: skip
+    if not rows:
+        return Prose("This study has not switched the defects on one at a time (parameter `defects`).")
+    return Table(
+        "tab-defects",
+        "What each defect of the published listings changes, switched on alone in the recipe corrected: reported test "
+        "accuracy, its paired difference, and the difference in the selected epoch's validation loss.",
+        ("approach", "defect", "accuracy, %", "effect, points", "95 % interval", "loss, nats"),
         tuple(rows),
         "llrrrr",
     )
+
+
+def budget_points(evidence: Evidence) -> dict[str, list[tuple[float, Sequence[Run]]]]:
+    """Approach -> (labelled images a class, validation included; runs), all images last."""
+    points: dict[str, list[tuple[float, Sequence[Run]]]] = {}
+    for approach in NAMES:
+        points[approach] = [(float(n), runs) for n, runs in evidence.keyed(approach, "budget").items()]
+        everything = evidence.best[approach]
+        data = everything[0].info["data"]
+        points[approach].append(((data["train"] + data["validation"]) / len(data["classes"]), everything))
+    return points
+
+
+def budgets(evidence: Evidence) -> Table | Prose:
+    """Accuracy of both approaches by number of labels, and their paired difference."""
+    rows = []
+    for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True):
+        change = stats.paired_difference(right_of(probe), right_of(tuned))
+        accuracies = [_spread([run.info["test_accuracy"] for run in runs], 100, 2) for runs in (probe, tuned)]
+        reach = f"{100 * change.low:+.2f} to {100 * change.high:+.2f}"
+        rows.append((f"{labels:,.0f}", *accuracies, f"{100 * change.mean:+.2f}", reach))
+    if len(rows) == 1:
+        return Prose("This study has not been run with fewer labels (parameter `budgets`).")
+    recipe = evidence.best["linear_probe"][0].info["recipe"]["recipe"]
+    return Table(
+        "tab-budgets",
+        f"Test accuracy by labelled images a class, one fifth of which validate; recipe {recipe}, n = {len(probe)}. "
+        "The difference is full fine-tuning minus linear probe, paired.",
+        ("labels a class", "linear probe, %", "full fine-tuning, %", "difference, points", "95 % interval"),
+        tuple(rows),
+        "rrrrr",
+    )
+
+
+def cost(evidence: Evidence) -> Table:
+    """What a run of each recipe costs, by quantity."""
+    rows = []
+    for approach in NAMES:
+        for recipe in evidence.recipes:
+            runs = evidence.runs[approach][recipe]
+            info = runs[0].info
+            passes = [f"{info[f'{way}_flops'] / 1e9:.3g}" for way in ("forward", "backward")]
+            speed = (seconds(mean_of(runs, "train_seconds")), f"{mean_of(runs, 'images_per_second'):,.0f}")
+            memory = f"{mean_of(runs, 'peak_memory_mib'):,.0f}"
+            rows.append((NAMES[approach], recipe, f"{info['trained_parameters']:,}", *passes, *speed, memory))
+    return Table(
+        "tab-cost",
+        "Cost of one run. Operations are those of one image once through the network, two for each multiply-add; the "
+        "linear probe's forward pass is needed once an image, full fine-tuning's both passes once an image and epoch.",
+        ("approach", "recipe", "trained parameters", "forward, GFLOP", "backward, GFLOP", "training", "images/s",
+         "memory, MiB"),
+        tuple(rows),
+        "llrrrrrr",
+    )  # fmt: skip
+
+
+def calibration_of(runs: Sequence[Run]) -> dict:
+    """Expected calibration error and loss on the test images, as they are and temperature-scaled; means over seeds."""
+    rows = []
+    for predictions in map(Run.predictions, runs):
+        t = stats.temperature(predictions["validation_logits"], predictions["validation_labels"])
+        logits, labels = predictions["test_logits"], predictions["test_labels"]
+        pair = [logits, logits / t]
+        rows.append((t, *(stats.reliability(some, labels).error for some in pair),
+                     *(stats.cross_entropy(some, labels).mean() for some in pair)))  # fmt: skip
+    names = ("temperature", "ece", "ece_scaled", "test_loss", "test_loss_scaled")
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+
+
+def classes_of(runs: Sequence[Run]) -> list[stats.Estimate]:
+    """Accuracy on each class's test images, with its interval."""
+    right, labels = right_of(runs), runs[0].predictions()["test_labels"]
+    return [stats.accuracy(right[:, labels == label]) for label in range(len(runs[0].classes))]
 
 
 def provenance(study: Study) -> Table:
@@ -254,38 +394,64 @@ def environment(study: Study) -> Table:
 # --- results.json ----------------------------------------------------------------------------------------------
 
 
-def results(profile: str, study: Study, data_name: str) -> dict:
+def results(profile: str, evidence: Evidence, data_name: str) -> dict:
     """Every number of the report. Accuracies are fractions, times seconds, losses per-sample means in nats."""
+    study = evidence.main
     first = study["linear_probe"][0].info
-    keys = ("selected_epoch", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "train_seconds",
-            "features_seconds", "validation_seconds", "test_seconds", "images_per_second", "peak_memory_mib",
-            "trained_parameters", "parameters")  # fmt: skip
-    approaches: dict = {}
-    for approach, runs in study.items():
-        estimate = accuracy_of(runs)
-        approaches[approach] = {
-            first["recipe"]["recipe"]: {
-                "runs": [
-                    {"seed": run.seed, "record": run.path.name, "device": device_of([run]),
-                     "finished": run.info["provenance"]["finished"], **{key: run.info[key] for key in keys},
-                     "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
-                    for run in runs
-                ],
-                "test_accuracy": {"mean": estimate.mean, "sd": estimate.sd, "n": estimate.n,
-                                  "ci95": [estimate.low, estimate.high], "ci95_method": estimate.method},
-                "class_accuracy": dict(zip(runs[0].classes, recall_of(runs), strict=True)),
-                "confusion": confusion_of(runs).tolist(),
-            }
-        }  # fmt: skip
     data = first["data"] | {"name": data_title(study["linear_probe"][0], data_name)}
-    recipe = {name: first["recipe"][name] for name in sorted(first["recipe"].keys() - {"approach", "seed"})}
+    shared = ("data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "precision")
     return {
         "profile": profile,
         "data": data,
         "weights": first["weights"],
-        "recipe": recipe,
-        "approaches": approaches,
+        "recipe": {name: first["recipe"][name] for name in shared},
+        "presented": first["recipe"]["recipe"],
+        "approaches": {
+            approach: {recipe: _result(evidence.runs[approach][recipe]) for recipe in evidence.recipes}
+            for approach in NAMES
+        },
         "comparison": compare(study),
+        "comparisons": {recipe: compare(evidence.of(recipe)) for recipe in evidence.recipes},
+        "defects": defect_effects(evidence),
+        "label_budget": [
+            {"labels_per_class": labels, **{a: _brief(r) for a, r in zip(NAMES, (probe, tuned), strict=True)},
+             "comparison": compare({"linear_probe": probe, "full_finetune": tuned})}
+            for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True)
+        ],
         "published": {a: v | {"test_accuracy_ci95": published_interval(a)} for a, v in PUBLISHED.items()},
         "provenance": first["provenance"],
+    }  # fmt: skip
+
+
+def _brief(runs: Sequence[Run]) -> dict:
+    estimate = accuracy_of(runs)
+    return {"mean": estimate.mean, "sd": estimate.sd, "n": estimate.n, "ci95": [estimate.low, estimate.high],
+            "ci95_method": estimate.method}  # fmt: skip
+
+
+def _result(runs: Sequence[Run]) -> dict:
+    keys = ("selected_epoch", "selected_on", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
+            "train_seconds", "features_seconds", "start_seconds", "validation_seconds", "test_seconds",
+            "images_per_second", "peak_memory_mib", "trained_parameters", "parameters", "forward_flops",
+            "backward_flops")  # fmt: skip
+    made = [
+        {"seed": run.seed, "record": run.path.name, "device": device_of([run]),
+         "finished": run.info["provenance"]["finished"], **{key: run.info[key] for key in keys},
+         "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
+        for run in runs
+    ]  # fmt: skip
+    recipe = {key: value for key, value in runs[0].info["recipe"].items() if key not in ("approach", "seed")}
+    classes = {
+        name: {"mean": e.mean, "ci95": [e.low, e.high]}
+        for name, e in zip(runs[0].classes, classes_of(runs), strict=True)
+    }
+    held_out = runs[0].info["selected_on"] == "validation"
+    return {
+        "recipe": recipe,
+        "runs": made,
+        "test_accuracy": _brief(runs),
+        "class_accuracy": classes,
+        "confusion": confusion_of(runs).tolist(),
+        # Temperatures are fitted on validation images, of which a recipe that selects on the test set has none.
+        "calibration": calibration_of(runs) if held_out else None,
     }

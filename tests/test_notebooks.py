@@ -38,7 +38,7 @@ def test_it_is_committed_without_outputs(notebook):
 
 def test_cells_are_short_and_define_nothing(notebook):
     for cell in code(notebook):
-        assert len(cell.source.splitlines()) <= 15, cell.id
+        assert len(cell.source.splitlines()) <= 15 or "parameters" in cell.metadata.get("tags", []), cell.id
         defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(cell.source))), cell.id
 

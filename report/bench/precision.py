@@ -22,17 +22,18 @@ def main() -> None:
     options.add_argument("--weights", default="embedded")
     options.add_argument("--image-size", type=int, default=64)
     options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--per-class", type=int, default=0)
     options.add_argument("--seeds", default="0,1,2,3,4")
     options.add_argument("--output", type=Path, default=Path(__file__).with_name("precision.json"))
     chosen = options.parse_args()
-    result = {name: getattr(chosen, name) for name in ("data", "weights", "image_size", "epochs", "seeds")}
+    result = {name: getattr(chosen, name) for name in ("data", "weights", "image_size", "epochs", "per_class", "seeds")}
     result["device"] = machine.device_name(machine.pick_device())
     for approach in APPROACHES:
         accuracy = {}
         for precision in ("float32", "bfloat16"):
             recipes = for_seeds(
                 chosen.seeds, approach=approach, data=chosen.data, weights=chosen.weights,
-                image_size=chosen.image_size, epochs=chosen.epochs, precision=precision,
+                image_size=chosen.image_size, epochs=chosen.epochs, per_class=chosen.per_class, precision=precision,
             )  # fmt: skip
             accuracy[precision] = [train.run(one).info["test_accuracy"] for one in recipes]
         result[approach] = accuracy | compared(accuracy["float32"], accuracy["bfloat16"])

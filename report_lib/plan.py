@@ -1,0 +1,120 @@
+"""Which runs a study is made of, by what each shows; read back from the store. Imports no torch."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from report_lib import records
+from report_lib.recipe import APPROACHES, NAMED, RECIPES, InputError, Recipe, for_seeds
+
+SMALLEST_BATCH = 8
+
+Planned = Mapping[str, Sequence[Recipe]]  # what it shows -> one recipe a seed
+
+
+def plan(
+    approach: str,
+    recipes: object = "corrected",
+    seeds: object = "0",
+    budgets: object = "",
+    defects: object = "",
+    **fields: object,
+) -> dict[str, tuple[Recipe, ...]]:
+    """Recipes of an approach by what they show, one a seed each.
+
+    "corrected", "published", "tuned": the named recipes of `recipes`, such as "published,corrected,tuned".
+    "defect:frozen_dropout", ...: `corrected` with one defect of the published listing, if `defects`, a list of
+    approaches, holds this one. "budget:50", ...: the best named recipe with so many labels a class, for each number in
+    `budgets`. Raises InputError for what cannot be planned.
+    """
+    names = parse(recipes, "recipes", RECIPES)
+    if not names:
+        raise InputError(f"recipes is {recipes!r}; allowed is at least one of {', '.join(RECIPES)}")
+    planned = {name: for_seeds(seeds, approach=approach, recipe=name, **fields) for name in names}
+    if approach in parse(defects, "defects", APPROACHES):
+        for name, value in NAMED["published"][approach].items():
+            # Nothing can be selected on validation where nothing is held out, so this defect brings that one along.
+            extra = {"select_on_test": True} if name == "train_on_all" else {}
+            given = {**fields, **extra, name: value}
+            planned[f"defect:{name}"] = for_seeds(seeds, approach=approach, recipe="corrected", **given)
+    best = "tuned" if "tuned" in names else main_recipe(names)
+    for budget in parse_budgets(budgets):
+        given = dict(fields) | {"per_class": budget}
+        batch = given.get("batch_size")
+        if isinstance(batch, int):  # few images in large batches would be hardly a step an epoch
+            given["batch_size"] = min(batch, max(SMALLEST_BATCH, 2 * budget))
+        planned[f"budget:{budget}"] = for_seeds(seeds, approach=approach, recipe=best, **given)
+    return planned
+
+
+def main_recipe(names: Sequence[str]) -> str:
+    """The one that the approach sections present: `corrected` if it is there, or else the first."""
+    return "corrected" if "corrected" in names else names[0]
+
+
+def parse(value: object, name: str, allowed: Sequence[str]) -> list[str]:
+    """Names from "one,two" or a list, in order, "none" for none; InputError if one is not allowed or stands twice."""
+    parts = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else None
+    if parts is None or not all(isinstance(part, str) for part in parts):
+        raise InputError(
+            f"{name} is {value!r}; allowed are names out of {', '.join(allowed)}, with commas between them"
+        )
+    found = [part.strip() for part in parts if part.strip() and part.strip() != "none"]
+    if not set(found) <= set(allowed) or len(set(found)) < len(found):
+        raise InputError(f"{name} is {value!r}; allowed are distinct names out of {', '.join(allowed)}")
+    return found
+
+
+def parse_budgets(value: object) -> list[int]:
+    """Labels a class from "10,50", an integer or a list, ascending; empty or "none" for none."""
+    parts = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
+    numbers = []
+    for part in parts:
+        if isinstance(part, str) and part.strip() in ("", "none"):
+            continue
+        text = str(part).strip()
+        if isinstance(part, bool) or not (text.isascii() and text.isdigit()) or int(text) < 5:
+            raise InputError(
+                f'budgets is {value!r}; allowed are whole numbers of images a class from 5, such as "10,50"'
+            )
+        numbers.append(int(text))
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"budgets is {value!r}; each number may stand there once")
+    return sorted(numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The finished runs of a study: approach -> what they show (see `plan`) -> one run a seed."""
+
+    runs: Mapping[str, Mapping[str, Sequence[records.Run]]]
+
+    @property
+    def recipes(self) -> list[str]:
+        return [key for key in self.runs[APPROACHES[0]] if key in RECIPES]
+
+    @property
+    def main(self) -> dict[str, Sequence[records.Run]]:
+        """Approach -> the runs of the recipe that the approach sections present."""
+        return self.of(main_recipe(self.recipes))
+
+    @property
+    def best(self) -> dict[str, Sequence[records.Run]]:
+        """Approach -> the runs of `tuned`, if there are any, or else of the main recipe."""
+        return self.of("tuned") if "tuned" in self.recipes else self.main
+
+    def of(self, key: str) -> dict[str, Sequence[records.Run]]:
+        return {approach: runs[key] for approach, runs in self.runs.items()}
+
+    def keyed(self, approach: str, kind: str) -> dict[str, Sequence[records.Run]]:
+        """The runs of a kind ("defect" or "budget") by what follows the colon."""
+        return {key.split(":")[1]: runs for key, runs in self.runs[approach].items() if key.startswith(f"{kind}:")}
+
+
+def read(store: Path, **parameters: object) -> Evidence:
+    """The evidence of a planned study. Raises InputError if a run is missing, or was made by other code."""
+    runs = {}
+    for approach in APPROACHES:
+        planned = plan(approach, **parameters)  # type: ignore[arg-type]
+        runs[approach] = {key: records.requested(store, some) for key, some in planned.items()}
+    return Evidence(runs)
