@@ -18,6 +18,7 @@ def plan(
     seeds: object = "0",
     budgets: object = "",
     defects: object = "",
+    mirror: object = True,
     **fields: object,
 ) -> dict[str, tuple[Recipe, ...]]:
     """Recipes of an approach by what they show, one a seed each.
@@ -25,25 +26,33 @@ def plan(
     "corrected", "published", "tuned": the named recipes of `recipes`, such as "published,corrected,tuned".
     "defect:frozen_dropout", ...: `corrected` with one defect of the published listing, if `defects`, a list of
     approaches, holds this one. "budget:50", ...: the best named recipe with so many labels a class, for each number in
-    `budgets`. Raises InputError for what cannot be planned.
+    `budgets`. Without `mirror`, tuned fine-tuning does not mirror its training pictures.
+    Raises InputError for what cannot be planned.
     """
     names = parse(recipes, "recipes", RECIPES)
     if not names:
         raise InputError(f"recipes is {recipes!r}; allowed is at least one of {', '.join(RECIPES)}")
-    planned = {name: for_seeds(seeds, approach=approach, recipe=name, **fields) for name in names}
+    if not isinstance(mirror, bool):
+        raise InputError(f"mirror is {mirror!r}; allowed are true and false")
+    unmirrored = {"flip": False} if approach == "full_finetune" and not mirror else {}
+
+    def seeded(name: str, given: dict[str, object]) -> tuple[Recipe, ...]:
+        return for_seeds(seeds, approach=approach, recipe=name, **given | (unmirrored if name == "tuned" else {}))
+
+    planned = {name: seeded(name, fields) for name in names}
     if approach in parse(defects, "defects", APPROACHES):
         for name, value in NAMED["published"][approach].items():
             # Nothing can be selected on validation where nothing is held out, so this defect brings that one along.
             extra = {"select_on_test": True} if name == "train_on_all" else {}
-            given = {**fields, **extra, name: value}
-            planned[f"defect:{name}"] = for_seeds(seeds, approach=approach, recipe="corrected", **given)
+            given: dict[str, object] = {**fields, **extra, name: value}
+            planned[f"defect:{name}"] = seeded("corrected", given)
     best = "tuned" if "tuned" in names else main_recipe(names)
     for budget in parse_budgets(budgets):
-        given = dict(fields) | {"per_class": budget}
-        batch = given.get("batch_size")
+        fewer = dict(fields) | {"per_class": budget}
+        batch = fewer.get("batch_size")
         if isinstance(batch, int):  # few images in large batches would be hardly a step an epoch
-            given["batch_size"] = min(batch, max(SMALLEST_BATCH, 2 * budget))
-        planned[f"budget:{budget}"] = for_seeds(seeds, approach=approach, recipe=best, **given)
+            fewer["batch_size"] = min(batch, max(SMALLEST_BATCH, 2 * budget))
+        planned[f"budget:{budget}"] = seeded(best, fewer)
     return planned
 
 

@@ -37,11 +37,12 @@ DEFAULTS = {
     "seeds": "0",
     "budgets": "",  # labelled images of each class for the curve of few labels, such as "10,50,250"
     "defects": "",  # approaches whose published defects are switched on one at a time
+    "mirror": True,  # tuned fine-tuning mirrors training pictures; false where left and right matter
     "precision": "auto",
     "device": "auto",
     "runs": "",
 }
-PLANNED = ("recipes", "seeds", "budgets", "defects")  # what `plan` makes runs of
+PLANNED = ("recipes", "seeds", "budgets", "defects", "mirror")  # what `plan` makes runs of
 OF_THE_STUDY = ("profile", "data_name", "device", "runs", *PLANNED)  # the others are fields of a Recipe
 
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT
 
 PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
-QUICK = ("EPOCHS=1", "SIZE=63")
+QUICK = ("EPOCHS=1", "SIZE=63", "BUDGETS=5")
 
 
 class Project:
@@ -28,7 +28,10 @@ class Project:
 
     def make(self, *arguments):
         """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
-        known = "PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS OUT LAUNCHER MAKEFLAGS MAKELEVEL"
+        known = (
+            "RECIPES BUDGETS DEFECTS WITH BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS "
+            "OUT LAUNCHER MAKEFLAGS MAKELEVEL"
+        )
         clean = {n: v for n, v in os.environ.items() if n not in known.split() and not n.startswith("REPORT_")}
         clean |= {"PYTHONPATH": str(self.folder)}
         done = subprocess.run(
@@ -69,6 +72,7 @@ def test_results_hold_what_the_contract_says(project):
     assert results["data"]["train"] == 1154 and results["data"]["validation"] == 288 and results["data"]["test"] == 355
     assert len(results["weights"]["sha256"]) == 64 and len(results["data"]["fingerprint"]) == 64
     for approach in ("linear_probe", "full_finetune"):
+        assert set(results["approaches"][approach]) == {"published", "corrected", "tuned"}
         one = results["approaches"][approach]["corrected"]
         (run,) = one["runs"]
         assert set(run["epochs"][0]) >= {"train_loss", "validation_loss", "validation_accuracy"}
@@ -77,6 +81,7 @@ def test_results_hold_what_the_contract_says(project):
         assert one["test_accuracy"]["mean"] == run["test_accuracy"] and one["test_accuracy"]["n"] == 1
         low, high = one["test_accuracy"]["ci95"]
         assert low < run["test_accuracy"] < high
+    assert len(results["defects"]) == 4 and [one["labels_per_class"] for one in results["label_budget"]][0] == 5
     assert results["provenance"]["device"] and results["provenance"]["precision"] and results["comparison"]["mcnemar"]
 
 
@@ -135,6 +140,8 @@ def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):
         ("DATA=report_lib", "no train/ folder with images; expected is train/<class>/*"),
         ("WEIGHTS=Makefile", "which is no readable .safetensors or weights-only .pth file"),
         ("SEEDS=0,0", "seeds is '0,0'"),
+        ("RECIPES=best", "recipes is 'best'"),
+        ("BUDGETS=2", "budgets is '2'"),
         ("PROFILE=nope", "profile is 'nope'"),
         ("DEVICE=tpu", "tpu"),
         ("DATA=$$(touch pwned)'\";", "data is "),

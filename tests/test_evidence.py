@@ -1,0 +1,241 @@
+"""Tables, figures and sentences from made-up records: every form a sentence can take, and the figures it prints."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from report_lib import figures, plan, prose, records, stats, tables
+from report_lib.recipe import InputError, source_hash
+
+CLASSES = ["cat", "dog", "<script>alert(1)</script>", "a_b%c&d#$", "猫"]
+IMAGES = 400
+
+
+def record(store, recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
+    """Writes a finished run of `recipe` that gets about `accuracy` of its test images right."""
+    rng = np.random.default_rng([recipe.seed, recipe.per_class, len(recipe.approach), int(1000 * accuracy)])
+    count = len(classes)
+
+    def predictions(number, seed):
+        labels = np.arange(number) % count
+        luck = np.random.default_rng(seed).random(number)  # images are as hard for every run
+        guess = np.where(luck < accuracy, labels, (labels + 1 + rng.integers(0, count - 1, number)) % count)
+        logits = rng.normal(0, 0.5, (number, count)).astype(np.float32)
+        logits[np.arange(number), guess] += confidence
+        return logits, labels
+
+    test_logits, test_labels = predictions(images, 0)
+    validation_logits, validation_labels = predictions(images // 2, 1)
+    epochs = [
+        {"epoch": e, "train_loss": 2 / e, "validation_loss": 1.5 / e, "validation_accuracy": accuracy - 0.1 / e,
+         "train_seconds": 1.0, "validation_seconds": 0.1}
+        for e in (1, 2, 3)
+    ]  # fmt: skip
+    per_class = recipe.per_class or 100
+    info = {
+        "recipe": vars(recipe) | {"data": "digits"},
+        "data": {"name": "made up", "fingerprint": "f" * 64, "train": per_class * count * 4 // 5,
+                 "validation": per_class * count // 5, "test": images, "classes": list(classes), "stored_size": [8, 8]},
+        "weights": {"name": "none", "sha256": None},
+        "selected_epoch": 3, "selected_on": "test" if recipe.select_on_test else "validation",
+        "validation_accuracy": accuracy - 0.03, "validation_loss": 0.5,
+        "test_accuracy": float((test_logits.argmax(1) == test_labels).mean()),
+        "test_loss": float(stats.cross_entropy(test_logits, test_labels).mean()),
+        "train_seconds": 10.0 if recipe.approach == "linear_probe" else 100.0, "features_seconds": 5.0,
+        "start_seconds": 0.0, "validation_seconds": 0.3, "test_seconds": 0.1, "images_per_second": 100.0,
+        "parameters": 100, "trained_parameters": 10, "forward_flops": 10**9, "backward_flops": 2 * 10**9,
+        "peak_memory_mib": 1000.0,
+        "provenance": {"commit": "0" * 40, "dirty": False, "code": source_hash(), "command": "made up", "device": "cpu",
+                       "threads": 1, "precision": "float32", "python": "3", "packages": {"torch": "2"},
+                       "finished": "2026-01-01T00:00:00"},
+    }  # fmt: skip
+    arrays = {
+        "test_logits": test_logits, "test_labels": test_labels, "validation_logits": validation_logits,
+        "validation_labels": validation_labels, "validation_index": np.arange(len(validation_labels)),
+    }  # fmt: skip
+    if recipe.approach == "full_finetune":
+        before = rng.normal(0, 1, (64, 3, 11, 11)).astype(np.float32)
+        arrays |= {"filters_before": before, "filters_after": before * 1.1}
+    name = f"{recipe.approach}-{recipe.recipe}-{records.request_key(recipe)[:12]}"
+    records.save(store, name, info, epochs, arrays)
+    records.remember(store, recipe, name)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """make(accuracy of (approach, what) or a number, **parameters) -> Evidence of made-up runs."""
+
+    def make(accuracy, classes=CLASSES, **parameters):
+        store = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
+        for approach in ("linear_probe", "full_finetune"):
+            for what, some in plan.plan(approach, **parameters).items():
+                for recipe in some:
+                    record(store, recipe, accuracy(approach, what), classes)
+        return plan.read(store, **parameters)
+
+    return make
+
+
+FULL = {"recipes": "published,corrected,tuned", "seeds": "0,1,2", "budgets": "10,50", "defects": "linear_probe"}
+
+
+def better(approach, what):
+    return 0.8 if approach == "full_finetune" else 0.6
+
+
+def test_every_part_says_something_true_of_every_class_name(study):
+    evidence = study(better, **FULL)
+    main, pictures = evidence.main, np.zeros((IMAGES, 8, 8, 3), np.uint8)
+    parts = [
+        tables.published(evidence, "made up"), tables.defects(evidence), tables.budgets(evidence),
+        tables.cost(evidence),
+        figures.accuracy_against_time(evidence), figures.budgets(evidence), figures.reliability(main),
+        figures.classes(main), figures.mistakes(main, pictures), figures.disagreements(main, pictures),
+        figures.filters(main["full_finetune"][0]), prose.abstract(evidence, ""), prose.published(evidence, ""),
+        prose.defects(evidence), prose.recipes(evidence), prose.budgets(evidence), prose.calibration(main),
+        prose.classes(main), prose.overlap(main), prose.filters(main["full_finetune"][0]), prose.limits(main, ""),
+        prose.difference(main),
+    ]  # fmt: skip
+    for part in parts:
+        looks = part.looks()
+        assert "nan" not in looks["text/plain"].lower() and looks["text/plain"].strip()
+        if hasattr(part, "svg"):
+            ElementTree.fromstring(part.svg)
+            assert part.alt and part.caption.endswith(".")
+            assert "<script>" not in part.svg
+
+
+def test_the_better_one_is_named_and_how_often_it_wins(study):
+    text = prose.difference(study(better, seeds="0,1,2").main).markdown
+    assert text.startswith("Full fine-tuning is more accurate than the linear probe")
+    assert "Of all 9 pairs" in text and "in 100\N{NO-BREAK SPACE}%" in text
+    worse = study(lambda approach, what: 1.4 - better(approach, what), seeds="0,1,2").main
+    assert prose.difference(worse).markdown.startswith("The linear probe is more accurate")
+    same = study(lambda approach, what: 0.7, seeds="0,1,2").main
+    assert "No difference in test accuracy can be claimed" in prose.difference(same).markdown
+
+
+def test_the_crossing_of_few_labels_is_named(study):
+    def crossing(approach, what):
+        few = what == "budget:10"
+        return 0.7 if (approach == "linear_probe") == few else 0.5
+
+    evidence = study(crossing, seeds="0,1", budgets="10,50")
+    text = prose.budgets(evidence).markdown
+    assert "with 10 labels a class the linear probe is ahead" in text
+    assert "with 50 labels a class full fine-tuning is ahead" in text and "cross between 10 and 50" in text
+    labels = [row[0] for row in tables.budgets(evidence).rows]
+    assert labels == ["10", "50", "100"]
+    assert "no crossing" in prose.budgets(study(better, seeds="0,1", budgets="10,50")).markdown
+    assert "neither is clearly ahead" in prose.budgets(study(lambda *_: 0.6, seeds="0,1", budgets="10")).markdown
+
+
+def test_what_was_not_run_is_not_shown(study):
+    evidence = study(better)
+    assert figures.budgets(evidence) is None and prose.budgets(evidence).markdown == ""
+    assert "parameter `defects`" in tables.defects(evidence).markdown
+    assert "parameter `recipes`" in prose.recipes(evidence).markdown
+
+
+def test_defects_that_flatter_are_told_from_those_that_do_nothing(study):
+    def flattered(approach, what):
+        return 0.75 if what == "defect:select_on_test" else 0.6
+
+    evidence = study(flattered, seeds="0,1", defects="linear_probe")
+    text = prose.defects(evidence).markdown
+    assert "They flatter it: the test images select the epoch (linear probe)" in text and "lower it" not in text
+    effects = {one["defect"]: one for one in tables.defect_effects(evidence)}
+    assert effects["select_on_test"]["effect"] > 0.1 and effects["select_on_test"]["effect_is_clear"]
+    assert not effects["frozen_dropout"]["effect_is_clear"]
+    assert (
+        "each interval holds zero" in prose.defects(study(lambda *_: 0.6, seeds="0,1", defects="linear_probe")).markdown
+    )
+
+
+def test_temperatures_are_fitted_on_held_out_images_or_not_at_all(study):
+    evidence = study(better, recipes="published,corrected", seeds="0")
+    assert "no temperature can be fitted" in prose.calibration(evidence.of("published")).markdown
+    assert figures.reliability(evidence.of("published")) is None
+    result = tables.results("demo", evidence, "")
+    assert result["approaches"]["linear_probe"]["published"]["calibration"] is None
+    calibration = result["approaches"]["linear_probe"]["corrected"]["calibration"]
+    assert calibration["ece_scaled"] < calibration["ece"] and calibration["test_loss_scaled"] < calibration["test_loss"]
+
+
+def test_published_reports_the_last_epochs_loss_as_its_listing_does(study):
+    evidence = study(better, recipes="published,corrected", seeds="0")
+    run = evidence.runs["linear_probe"]["published"][0]
+    assert tables.reported(run) == (run.info["test_accuracy"], 0.5)
+    other = evidence.runs["linear_probe"]["corrected"][0]
+    assert tables.reported(other)[1] == other.info["test_loss"]
+
+
+def test_two_hundred_classes_fit(study):
+    classes = [f"a rather long class name, number {n}" for n in range(200)]
+    evidence = study(better, classes=classes, seeds="0")
+    figure = figures.classes(evidence.main)
+    assert "The 20 of 200 classes that differ most" in figure.caption
+    width, height = (float(re.search(rf'{side}="([\d.]+)pt"', figure.svg).group(1)) for side in ("width", "height"))
+    assert width <= 6.4 * 72 and height < 9 * 72
+    assert "confusion" in figures.confusion(evidence.main["linear_probe"]).label
+
+
+def test_no_mistake_and_no_disagreement(study):
+    evidence = study(lambda *_: 1.0, seeds="0")
+    pictures = np.zeros((IMAGES, 8, 8, 3), np.uint8)
+    assert figures.mistakes(evidence.main, pictures).alt == "No such picture."
+    assert "0 only the linear probe" in figures.disagreements(evidence.main, pictures).caption
+
+
+def test_cifar10_has_known_limits_and_others_have_none_known(study):
+    assert "Nothing is known here" in prose.limits(study(better).main, "CIFAR-10").markdown
+
+
+def test_results_hold_every_recipe_defect_and_budget(study):
+    evidence = study(better, **FULL)
+    result = tables.results("demo", evidence, "")
+    for approach in ("linear_probe", "full_finetune"):
+        assert set(result["approaches"][approach]) == {"published", "corrected", "tuned"}
+        for one in result["approaches"][approach].values():
+            right = tables.right_of(evidence.runs[approach][one["recipe"]["recipe"]])
+            assert one["test_accuracy"]["mean"] == pytest.approx(right.mean()) and one["test_accuracy"]["n"] == 3
+    assert [one["labels_per_class"] for one in result["label_budget"]] == [10, 50, 100]
+    assert {one["defect"] for one in result["defects"]} == {
+        "select_on_test", "unstratified", "frozen_dropout", "batch_averages"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"recipes": ""}, "at least one of published, corrected, tuned"),
+        ({"recipes": "tuned,tuned"}, "allowed are distinct names"),
+        ({"recipes": 3}, "recipes is 3"),
+        ({"budgets": "10,ten"}, "budgets is '10,ten'"),
+        ({"budgets": "10,10"}, "each number may stand there once"),
+        ({"budgets": True}, "budgets is True"),
+        ({"defects": "probe"}, "defects is 'probe'; allowed are distinct names out of linear_probe"),
+        ({"mirror": "no"}, "mirror is 'no'; allowed are true and false"),
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(parameters, says):
+    with pytest.raises(InputError, match=says):
+        plan.plan("linear_probe", **parameters)
+
+
+def test_plans_read_lists_numbers_and_none():
+    assert plan.parse_budgets([50, 10]) == plan.parse_budgets("50, 10") == [10, 50]
+    assert plan.parse_budgets(None if False else "none") == plan.parse_budgets("") == [] and plan.parse_budgets(25) == [
+        25
+    ]
+    planned = plan.plan("full_finetune", ["tuned"], "0,1", "none", ["full_finetune"], mirror=False, epochs=3)
+    assert set(planned) == {
+        "tuned",
+        "defect:select_on_test",
+        "defect:train_on_all",
+        "defect:normalisation",
+        "defect:dropout_ends",
+    }
+    assert all(not one.flip and one.epochs == 3 for some in planned.values() for one in some)
