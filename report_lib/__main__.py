@@ -95,10 +95,10 @@ def do_run(options: argparse.Namespace) -> None:
     seeds = chosen["seeds"] if options.seed is None else [options.seed]
     name = options.recipe or plan.main_recipe(plan.parse(chosen["recipes"], "recipes", RECIPES))
     recipe = for_seeds(seeds, approach=options.approach, recipe=name, **profiles.recipe_fields(chosen))[0]
-    from report_lib import train  # late, so that --help and a wrong value answer at once
+    from report_lib import runner  # late, so that --help and a wrong value answer at once
 
     cache = os.path.abspath(options.cache) if options.cache else ""
-    print(train.run(recipe, chosen["runs"], cache, chosen["device"]).path)
+    print(runner.run(recipe, chosen["runs"], cache, chosen["device"]).path)
 
 
 def do_search(options: argparse.Namespace) -> None:

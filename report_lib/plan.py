@@ -51,7 +51,7 @@ def plan(
         fewer = dict(fields) | {"per_class": budget}
         batch = fewer.get("batch_size")
         if isinstance(batch, int):  # few images in large batches would be hardly a step an epoch
-            fewer["batch_size"] = min(batch, max(SMALLEST_BATCH, 2 * budget))
+            fewer["batch_size"] = min(batch, max(SMALLEST_BATCH, budget))
         planned[f"budget:{budget}"] = seeded(best, fewer)
     return planned
 

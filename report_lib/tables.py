@@ -294,10 +294,15 @@ def budget_points(evidence: Evidence) -> dict[str, list[tuple[float, Sequence[Ru
     """Approach -> (labelled images a class, validation included; runs), all images last."""
     points: dict[str, list[tuple[float, Sequence[Run]]]] = {}
     for approach in NAMES:
-        points[approach] = [(float(n), runs) for n, runs in evidence.keyed(approach, "budget").items()]
-        everything = evidence.best[approach]
-        data = everything[0].info["data"]
-        points[approach].append(((data["train"] + data["validation"]) / len(data["classes"]), everything))
+        some = [*evidence.keyed(approach, "budget").values(), evidence.best[approach]]
+        counts = [(runs[0].info["data"]["train"] + runs[0].info["data"]["validation"]) for runs in some]
+        classes = len(some[0][0].classes)
+        # A budget that no class can fill is the same as all images.
+        points[approach] = [
+            (count / classes, runs)
+            for count, runs in zip(counts, some, strict=True)
+            if count < counts[-1] or runs is some[-1]
+        ]
     return points
 
 

@@ -1,13 +1,11 @@
-"""The one training loop, evaluation, and `run`, which trains only what the run store lacks."""
+"""The one training loop and evaluation: a recipe, images and weights -> a network adapted, and its predictions."""
 
 import copy
-import datetime
 import functools
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from report_lib import data, machine, model, records
+from report_lib import checkpoints, data, machine, model
 from report_lib.features import frozen_features
-from report_lib.recipe import InputError, Recipe, check_writable, derive_seed, digest, folder, named, source_hash
+from report_lib.recipe import InputError, Recipe, derive_seed, named, source_hash
 
 Inputs = Callable[[Tensor], Tensor]  # indices (B,) -> what a module takes: pictures (B, 3, s, s) or features (B, n)
 
@@ -56,53 +54,6 @@ class Setting:
     device: torch.device
     precision: str
     cache: Path
-
-
-def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -> records.Run:
-    """The finished run of `recipe`: read from the store `runs`, or trained now and stored there.
-
-    Raises InputError if the recipe, its data or its weights cannot be used.
-    """
-    store = folder(runs, "REPORT_RUNS", ".runs")
-    chosen_device = machine.pick_device(device)
-    images = data.load(recipe.data, recipe.image_size, cache)
-    data.check(images, recipe)
-    weights = model.load_weights(recipe.weights)
-    name = run_name(recipe, images, weights)
-    if not records.exists(store, name):
-        check_writable(store, "runs")  # now, not after hours of training
-        precision = machine.pick_precision(recipe.precision, chosen_device)
-        setting = Setting(images, weights, chosen_device, precision, folder(cache, "REPORT_CACHE", ".cache"))
-        train(recipe, setting, store, name)
-    records.remember(store, recipe, name)
-    return records.load(store / name)
-
-
-def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str:
-    """Folder of a run: approach, recipe, seed, and a hash of all that determines it (but not the device)."""
-    fields = asdict(recipe) | {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
-    return f"{recipe.approach}-{recipe.recipe}-seed{recipe.seed}-{digest(fields)[:12]}"
-
-
-def train(recipe: Recipe, setting: Setting, store: Path, name: str) -> Path:
-    """Trains one run, tests its selected epoch once, and stores the record."""
-    started = datetime.datetime.now(datetime.UTC)
-    machine.reset_peak_memory(setting.device)
-    checkpoint = store / f".{name}.checkpoint"
-    adapted = adapt(recipe, setting, checkpoint)
-    clock = time.perf_counter()
-    test_logits = test(adapted, recipe, setting)
-    test_seconds = time.perf_counter() - clock
-    info, arrays = described(adapted, test_logits, recipe, setting)
-    check_finite(info["test_loss"], "test", info["selected_epoch"], recipe)
-    info |= {
-        "test_seconds": test_seconds,
-        "peak_memory_mib": machine.peak_memory_mib(setting.device),
-        "provenance": machine.provenance(setting.device, setting.precision, started),
-    }
-    path = records.save(store, name, info, adapted.history.epochs, arrays)
-    checkpoint.unlink(missing_ok=True)
-    return path
 
 
 @dataclass(frozen=True)
@@ -152,56 +103,6 @@ def test(adapted: Adapted, recipe: Recipe, setting: Setting) -> Tensor:
     with machine.autocast(setting.precision, setting.device):
         images = whole(adapted.read("test")[0], setting.images.test_labels, setting.device)
         return predict(adapted.module, images.inputs, images.index, recipe.batch_size)
-
-
-def described(adapted: Adapted, test_logits: Tensor, recipe: Recipe, setting: Setting) -> tuple[dict, dict]:
-    """(what run.json, what predictions.npz says of a finished run)."""
-    images, net, history, validation = setting.images, adapted.net, adapted.history, adapted.validation
-    test_loss, test_accuracy = score(test_logits, images.test_labels)
-    train_seconds = (
-        adapted.start_seconds + adapted.features_seconds + sum(epoch["train_seconds"] for epoch in history.epochs)
-    )
-    best = history.epochs[history.selected - 1]
-    forward, backward = model.flops(net, recipe.image_size)  # type: ignore[arg-type]
-    info = {
-        "recipe": asdict(recipe),
-        "data": {
-            "name": images.name,
-            "fingerprint": images.fingerprint,
-            "train": len(adapted.training.index),
-            "validation": len(data.split(images.train_labels, recipe)[1]),
-            "test": len(images.test),
-            "classes": list(images.classes),
-            "stored_size": list(images.train.shape[1:3]),
-        },
-        "weights": {"name": setting.weights.name, "sha256": setting.weights.sha256},
-        "selected_epoch": history.selected,
-        "selected_on": "test" if recipe.select_on_test else "validation",
-        "validation_accuracy": best["validation_accuracy"],
-        "validation_loss": best["validation_loss"],
-        "test_accuracy": test_accuracy,
-        "test_loss": test_loss,
-        "train_seconds": train_seconds,
-        "features_seconds": adapted.features_seconds,
-        "start_seconds": adapted.start_seconds,
-        "validation_seconds": sum(epoch["validation_seconds"] for epoch in history.epochs),
-        "images_per_second": len(adapted.training.index) * recipe.epochs / train_seconds,
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "forward_flops": forward,
-        "backward_flops": backward,
-    }
-    arrays = {
-        "test_logits": test_logits.numpy(),
-        "test_labels": images.test_labels.numpy(),
-        "validation_logits": history.validation_logits.numpy(),
-        "validation_labels": validation.labels[validation.index].cpu().numpy(),
-        "validation_index": validation.index.cpu().numpy(),
-    }
-    if recipe.approach == "full_finetune":
-        filters_after = net.features[0].weight.detach().float().cpu()  # type: ignore[index, union-attr]
-        arrays |= {"filters_before": adapted.filters_before.numpy(), "filters_after": filters_after.numpy()}
-    return info, arrays
 
 
 # --- what is trained on what -----------------------------------------------------------------------------------
@@ -314,7 +215,7 @@ def fit(module: nn.Module, training: Samples, validation: Samples, recipe: Recip
     Every epoch has its own seeds, so a run resumed from `checkpoint` goes on as if it had never stopped.
     """
     optimizer = model.optimized(module, recipe)
-    history = resume(checkpoint, module, optimizer)
+    history = History(**checkpoints.resume(checkpoint, module, optimizer))
     saved = time.monotonic()
     count = len(training.index)
     steps = math.ceil(count / recipe.batch_size)
@@ -360,7 +261,7 @@ def fit(module: nn.Module, training: Samples, validation: Samples, recipe: Recip
                 history.validation_logits = logits
             bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs}, validation {validation_accuracy:.1%}")
             if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                save_checkpoint(checkpoint, module, optimizer, history)
+                checkpoints.save(checkpoint, module, optimizer, vars(history))
                 saved = time.monotonic()
     return history
 
@@ -446,27 +347,3 @@ def check_finite(loss: float, part: str, epoch: int, recipe: Recipe) -> None:
 def shuffled(count: int, seed: int) -> Tensor:
     """A permutation of range(count), the same on every device."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-
-
-# --- checkpoints -----------------------------------------------------------------------------------------------
-
-
-def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}-{os.getpid()}")
-    content = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "history": vars(history)}
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer) -> History:
-    """Continues from the checkpoint at `path`, or starts afresh where there is none."""
-    if path is None or not path.exists():
-        return History()
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(content["module"])
-    optimizer.load_state_dict(content["optimizer"])
-    return History(**content["history"])

@@ -31,7 +31,7 @@ def test_run_trains_prints_the_record_and_does_not_train_twice(capsys, tmp_path,
     assert main([*arguments, "--runs", str(tmp_path / "store")]) == 0
     first = capsys.readouterr().out.strip()
     assert first.startswith(str(tmp_path / "store" / "linear_probe-corrected-seed0-"))
-    monkeypatch.setattr("report_lib.train.train", None)
+    monkeypatch.setattr("report_lib.runner.make", None)
     assert main([*arguments, "--runs", str(tmp_path / "store")]) == 0
     assert capsys.readouterr().out.strip() == first
 
@@ -40,7 +40,7 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("report_lib.train.run", interrupt)
+    monkeypatch.setattr("report_lib.runner.run", interrupt)
     assert main(["run", "--approach", "linear_probe"]) == 130
     assert "interrupted" in capsys.readouterr().err
 

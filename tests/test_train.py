@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from report_lib import data, machine, model, records, train
+from report_lib import data, machine, model, records, runner, train
 from report_lib.recipe import InputError, derive_seed, named
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def trained(tmp_path, few_digits, embedded, monkeypatch):
         build = model.build
         monkeypatch.setattr(model, "build", lambda *given: nets.append(build(*given)) or nets[-1])
         setting = train.Setting(images, embedded, CPU, recipe.precision, tmp_path / cache)
-        path = train.train(recipe, setting, tmp_path / "runs", name)
+        path = runner.make(recipe, setting, tmp_path / "runs", name)
         monkeypatch.setattr(model, "build", build)
         return records.load(path), nets[0]
 
@@ -226,10 +226,10 @@ def test_losses_are_means_over_samples_not_over_batches():
 
 def test_a_run_is_trained_once_and_remembered(tmp_path, monkeypatch):
     recipe = small("linear_probe", batch_size=128, epochs=1)
-    first = train.run(recipe)
+    first = runner.run(recipe)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train", None)  # training again would fail
-        assert train.run(recipe).path == first.path
+        patch.setattr(runner, "make", None)  # training again would fail
+        assert runner.run(recipe).path == first.path
     assert records.requested(tmp_path / "runs", [recipe])[0].path == first.path
     with monkeypatch.context() as patch:
         patch.setattr(records, "source_hash", lambda: "that of changed code")
@@ -244,7 +244,7 @@ def test_a_run_is_trained_once_and_remembered(tmp_path, monkeypatch):
 
 def test_what_determines_a_run_names_it(few_digits, embedded, monkeypatch):
     def name(recipe=None, images=few_digits, weights=embedded):
-        return train.run_name(recipe or small("linear_probe"), images, weights)
+        return runner.run_name(recipe or small("linear_probe"), images, weights)
 
     names = [
         name(),
@@ -253,7 +253,7 @@ def test_what_determines_a_run_names_it(few_digits, embedded, monkeypatch):
         name(images=data.Images(**(vars(few_digits) | {"fingerprint": "another"}))),
         name(weights=model.Weights("w", "another", None)),
     ]
-    monkeypatch.setattr(train, "source_hash", lambda: "another")
+    monkeypatch.setattr(runner, "source_hash", lambda: "another")
     assert len({*names, name()}) == 6
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from report_lib import machine, train
+from report_lib import machine
 from report_lib.recipe import APPROACHES, for_seeds
 from report_lib.records import write_whole
+from report_lib.runner import run
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
                 chosen.seeds, approach=approach, data=chosen.data, weights=chosen.weights,
                 image_size=chosen.image_size, epochs=chosen.epochs, per_class=chosen.per_class, precision=precision,
             )  # fmt: skip
-            accuracy[precision] = [train.run(one).info["test_accuracy"] for one in recipes]
+            accuracy[precision] = [run(one).info["test_accuracy"] for one in recipes]
         result[approach] = accuracy | compared(accuracy["float32"], accuracy["bfloat16"])
         write_whole(chosen.output, json.dumps(result, indent=1) + "\n")
 

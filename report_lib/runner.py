@@ -1,0 +1,112 @@
+"""`run`: the finished run of a recipe, trained only where the run store lacks it.
+
+What decides a run's outcome is in `train`, whose source names the record; this module may change without making
+finished runs stale.
+"""
+
+import datetime
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from report_lib import data, machine, model, records, train
+from report_lib.recipe import Recipe, check_writable, digest, folder, source_hash
+
+
+def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -> records.Run:
+    """The finished run of `recipe`: read from the store `runs`, or trained now and stored there.
+
+    Raises InputError if the recipe, its data or its weights cannot be used.
+    """
+    store = folder(runs, "REPORT_RUNS", ".runs")
+    chosen_device = machine.pick_device(device)
+    images = data.load(recipe.data, recipe.image_size, cache)
+    data.check(images, recipe)
+    weights = model.load_weights(recipe.weights)
+    name = run_name(recipe, images, weights)
+    if not records.exists(store, name):
+        check_writable(store, "runs")  # now, not after hours of training
+        precision = machine.pick_precision(recipe.precision, chosen_device)
+        setting = train.Setting(images, weights, chosen_device, precision, folder(cache, "REPORT_CACHE", ".cache"))
+        make(recipe, setting, store, name)
+    records.remember(store, recipe, name)
+    return records.load(store / name)
+
+
+def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str:
+    """Folder of a run: approach, recipe, seed, and a hash of all that determines it (but not the device)."""
+    fields = asdict(recipe) | {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
+    return f"{recipe.approach}-{recipe.recipe}-seed{recipe.seed}-{digest(fields)[:12]}"
+
+
+def make(recipe: Recipe, setting: train.Setting, store: Path, name: str) -> Path:
+    """Trains one run, tests its selected epoch once, and stores the record."""
+    started = datetime.datetime.now(datetime.UTC)
+    machine.reset_peak_memory(setting.device)
+    checkpoint = store / f".{name}.checkpoint"
+    adapted = train.adapt(recipe, setting, checkpoint)
+    clock = time.perf_counter()
+    test_logits = train.test(adapted, recipe, setting)
+    test_seconds = time.perf_counter() - clock
+    info, arrays = described(adapted, test_logits, recipe, setting)
+    train.check_finite(info["test_loss"], "test", info["selected_epoch"], recipe)
+    info |= {
+        "test_seconds": test_seconds,
+        "peak_memory_mib": machine.peak_memory_mib(setting.device),
+        "provenance": machine.provenance(setting.device, setting.precision, started),
+    }
+    path = records.save(store, name, info, adapted.history.epochs, arrays)
+    checkpoint.unlink(missing_ok=True)
+    return path
+
+
+def described(adapted: train.Adapted, test_logits: Tensor, recipe: Recipe, setting: train.Setting) -> tuple[dict, dict]:
+    """(what run.json, what predictions.npz says of a finished run)."""
+    images, net, history, validation = setting.images, adapted.net, adapted.history, adapted.validation
+    test_loss, test_accuracy = train.score(test_logits, images.test_labels)
+    train_seconds = (
+        adapted.start_seconds + adapted.features_seconds + sum(epoch["train_seconds"] for epoch in history.epochs)
+    )
+    best = history.epochs[history.selected - 1]
+    forward, backward = model.flops(net, recipe.image_size)  # type: ignore[arg-type]
+    info = {
+        "recipe": asdict(recipe),
+        "data": {
+            "name": images.name,
+            "fingerprint": images.fingerprint,
+            "train": len(adapted.training.index),
+            "validation": len(data.split(images.train_labels, recipe)[1]),
+            "test": len(images.test),
+            "classes": list(images.classes),
+            "stored_size": list(images.train.shape[1:3]),
+        },
+        "weights": {"name": setting.weights.name, "sha256": setting.weights.sha256},
+        "selected_epoch": history.selected,
+        "selected_on": "test" if recipe.select_on_test else "validation",
+        "validation_accuracy": best["validation_accuracy"],
+        "validation_loss": best["validation_loss"],
+        "test_accuracy": test_accuracy,
+        "test_loss": test_loss,
+        "train_seconds": train_seconds,
+        "features_seconds": adapted.features_seconds,
+        "start_seconds": adapted.start_seconds,
+        "validation_seconds": sum(epoch["validation_seconds"] for epoch in history.epochs),
+        "images_per_second": len(adapted.training.index) * recipe.epochs / train_seconds,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "forward_flops": forward,
+        "backward_flops": backward,
+    }
+    arrays = {
+        "test_logits": test_logits.numpy(),
+        "test_labels": images.test_labels.numpy(),
+        "validation_logits": history.validation_logits.numpy(),
+        "validation_labels": validation.labels[validation.index].cpu().numpy(),
+        "validation_index": validation.index.cpu().numpy(),
+    }
+    if recipe.approach == "full_finetune":
+        filters_after = net.features[0].weight.detach().float().cpu()  # type: ignore[index, union-attr]
+        arrays |= {"filters_before": adapted.filters_before.numpy(), "filters_after": filters_after.numpy()}
+    return info, arrays
