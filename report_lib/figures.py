@@ -80,7 +80,7 @@ def curves(runs: Sequence[Run]) -> Figure:
         accuracy.set(title="Validation accuracy, %", xlabel="epoch")
         _name_ends(loss, {name: (_end(runs, column), colour) for name, (column, _) in drawn.items()})
         for axis in (loss, accuracy):
-            axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
             axis.margins(x=0.02)
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds (thin) and their mean (strong)"
     return _finish(
@@ -138,7 +138,7 @@ def validation_losses(runs: Mapping[str, Sequence[Run]]) -> Figure:
             _seeds(axis, some, "validation_loss", COLOURS[approach], "-", 1)
         axis.set(xlabel="epoch", ylabel="validation loss, nats", ylim=(0, None))
         _name_ends(axis, {NAMES[a]: (_end(some, "validation_loss"), COLOURS[a]) for a, some in runs.items()})
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in some]) for a, some in runs.items()}
     best = min(lowest, key=lowest.__getitem__)
     return _finish(
@@ -170,6 +170,7 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
                               va="center", color=COLOURS[approach])  # fmt: skip
                 said.append(f"{name}: {percent(estimate.mean)}")
         axis.set(xlabel="training time, s", ylabel="test accuracy, %", xscale="log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.margins(x=0.5, y=0.2)
@@ -233,7 +234,7 @@ def reliability(runs: Mapping[str, Sequence[Run]]) -> Figure | None:
                           markersize=3.5, color=COLOURS[approach], label=NAMES[approach])  # fmt: skip
             axis.set(title="temperature-scaled" if scaled else "as trained", xlabel="confidence, %")
         axes[0].set(ylabel="accuracy, %")
-        axes[0].legend(loc="upper left")
+        axes[1].legend(loc="lower right")
     errors = {approach: calibration_of(some) for approach, some in runs.items()}
     return _finish(
         fig,
@@ -261,7 +262,7 @@ def classes(runs: Mapping[str, Sequence[Run]], most: int = 20) -> Figure:
                           color=COLOURS[approach], label=NAMES[approach], linewidth=1)  # fmt: skip
         axis.set_yticks(range(len(shown)), [_short(names[label], 24) for label in shown])
         axis.set(xlabel="test accuracy, %")
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.7 / (1 + len(shown))), ncols=2)
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     few = "" if len(shown) == len(names) else f" The {len(shown)} of {len(names)} classes that differ most."
     return _finish(
         fig,

@@ -306,14 +306,14 @@ def budgets(evidence: Evidence) -> Prose:
 def calibration(study: Study) -> Prose:
     """How sure the networks are against how right they are, before and after temperature scaling."""
     said = []
-    for approach, runs in study.items():
+    for runs in study.values():
         if runs[0].info["selected_on"] == "test":
             return Prose("These runs held out no validation images, so no temperature can be fitted honestly.")
         one = calibration_of(runs)
         t = one["temperature"]
         sure = "too sure of itself" if t > 1.02 else "too modest" if t < 0.98 else "fair"
         said.append(
-            f"{NAMES[approach]} is {sure}: a temperature of {t:.2f}, fitted on validation images, takes its expected "
+            f"{_the(runs)} is {sure}: a temperature of {t:.2f}, fitted on validation images, takes its expected "
             f"calibration error from {percent(one['ece'])} to {percent(one['ece_scaled'])} and its loss from "
             f"{one['test_loss']:.4f} to {one['test_loss_scaled']:.4f} nats"
         )

@@ -36,6 +36,11 @@ def interval(low: float, high: float, digits: int = 1) -> str:
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NBSP}%"
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, a minus as wide as a plus."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def seconds(value: float) -> str:
     if value < 100:
         return f"{value:.3g}{NBSP}s"
@@ -276,8 +281,8 @@ def defects(evidence: Evidence) -> Table | Prose:
     for one in defect_effects(evidence):
         low, high = one["effect_ci95"]
         rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], f"{100 * one['test_accuracy']:.2f}",
-                     f"{100 * one['effect']:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}",
-                     f"{one['loss_effect']:+.4f}"))  # fmt: skip
+                     signed(100 * one["effect"]), f"{signed(100 * low)} to {signed(100 * high)}",
+                     signed(one["loss_effect"], 4)))  # fmt: skip
     if not rows:
         return Prose("This study has not switched the defects on one at a time (parameter `defects`).")
     return Table(
@@ -312,8 +317,8 @@ def budgets(evidence: Evidence) -> Table | Prose:
     for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True):
         change = stats.paired_difference(right_of(probe), right_of(tuned))
         accuracies = [_spread([run.info["test_accuracy"] for run in runs], 100, 2) for runs in (probe, tuned)]
-        reach = f"{100 * change.low:+.2f} to {100 * change.high:+.2f}"
-        rows.append((f"{labels:,.0f}", *accuracies, f"{100 * change.mean:+.2f}", reach))
+        reach = f"{signed(100 * change.low)} to {signed(100 * change.high)}"
+        rows.append((f"{labels:,.0f}", *accuracies, signed(100 * change.mean), reach))
     if len(rows) == 1:
         return Prose("This study has not been run with fewer labels (parameter `budgets`).")
     recipe = evidence.best["linear_probe"][0].info["recipe"]["recipe"]

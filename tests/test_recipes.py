@@ -80,6 +80,24 @@ def test_each_defect_of_the_probe_is_in_the_listing(full_size):
         assert distance(dataclasses.replace(recipe, **{mended: False})) > 1e-4, mended
 
 
+def test_convolutional_features_with_dropout_above_give_what_the_whole_network_gives(setting):
+    """The published probe from cached features against the whole network run anew in every epoch, dropout on."""
+    recipe = small("linear_probe", "published")
+    cached = train.adapt(recipe, setting).history
+    net = model.build(setting.weights, 10, 0)
+    model.freeze_trunk(net)
+    labels, test_labels = setting.images.train_labels, setting.images.test_labels
+    training = train.Samples(
+        train.pictures(setting.images.train, recipe, CPU), labels, data.split(labels, recipe)[0]
+    )  # fmt: skip
+    testing = train.whole(train.pictures(setting.images.test, recipe, CPU), test_labels, CPU)
+    whole = train.fit(net, training, testing, recipe, None)
+    for ours, theirs in zip(cached.epochs, whole.epochs, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
+        assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], abs=1e-5)
+    assert torch.equal(cached.validation_logits.argmax(1), whole.validation_logits.argmax(1))
+
+
 def test_dropout_ends_after_the_first_epoch_only_where_it_is_published(setting, monkeypatch):
     modes = []
     train_epoch = train.train_epoch
