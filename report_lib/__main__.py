@@ -19,7 +19,6 @@ from report_lib.recipe import (
     InputError,
     check_writable,
     folder,
-    for_seeds,
     parse_seeds,
 )
 
@@ -47,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     run = steps.add_parser("run", help="train one run, unless the store has it, and print where its record lies")
     run.set_defaults(do=do_run)
     run.add_argument("--approach", required=True, choices=APPROACHES)
-    run.add_argument("--recipe", choices=RECIPES)
+    run.add_argument("--recipe", default=plan.MAIN, help="published, corrected or tuned, or a defect:NAME or budget:N "
+                     "of the profile (default: corrected)")  # fmt: skip
     run.add_argument("--seed", type=int, help="default: the profile's first")
     run.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
 
@@ -92,13 +92,16 @@ def parser() -> argparse.ArgumentParser:
 
 def do_run(options: argparse.Namespace) -> None:
     chosen = profiles.resolve(options.profile, profiles.overrides(vars(options)))
-    seeds = chosen["seeds"] if options.seed is None else [options.seed]
-    name = options.recipe or plan.main_recipe(plan.parse(chosen["recipes"], "recipes", RECIPES))
-    recipe = for_seeds(seeds, approach=options.approach, recipe=name, **profiles.recipe_fields(chosen))[0]
+    if options.seed is not None:
+        chosen["seeds"] = [options.seed]
+    chosen["recipes"] = list(RECIPES)
+    planned = plan.plan(options.approach, **profiles.study(chosen))
+    if options.recipe not in planned:
+        raise InputError(f"recipe is {options.recipe!r}; of {options.approach}, this profile has {', '.join(planned)}")
     from report_lib import runner  # late, so that --help and a wrong value answer at once
 
     cache = os.path.abspath(options.cache) if options.cache else ""
-    print(runner.run(recipe, chosen["runs"], cache, chosen["device"]).path)
+    print(runner.run(planned[options.recipe][0], chosen["runs"], cache, chosen["device"]).path)
 
 
 def do_search(options: argparse.Namespace) -> None:
@@ -108,6 +111,8 @@ def do_search(options: argparse.Namespace) -> None:
     from report_lib.search import search
 
     shared = {name: value for name, value in fields.items() if value is not None} | {"seed": seed}
+    if options.approach == "full_finetune" and not chosen["mirror"]:
+        shared["flip"] = False
     print(search(options.approach, shared, chosen["device"]))
 
 

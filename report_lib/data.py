@@ -74,7 +74,10 @@ def split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
         groups = [rng.permutation(np.concatenate(groups))]
     train, validation = [], []
     for members in groups:
-        held_out = 0 if recipe.train_on_all else min(round(len(members) * recipe.val_fraction), len(members) - 1)
+        held_out = round(len(members) * recipe.val_fraction)
+        if recipe.unstratified:  # as its listing has it
+            held_out = int(len(members) * recipe.val_fraction)
+        held_out = 0 if recipe.train_on_all else min(held_out, len(members) - 1)
         validation.append(members[:held_out])
         train.append(members[held_out:])
     return (

@@ -3,6 +3,7 @@
 They lie memory-mapped in the cache, under a name made of everything that determines them, so that none is ever stale.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from report_lib.machine import finished, room_for
 from report_lib.recipe import InputError, digest
 
+ABANDONED = 86_400  # seconds after which unfinished features are those of a process that was killed
 BATCH = 64  # of one size whatever the recipe's, so that the bits don't depend on it; fastest on a CPU
 
 
@@ -34,24 +36,45 @@ def frozen_features(
     entry = cache / f"features-{digest(key)[:24]}"
     found = _read(entry, (count, width))
     if found is None:
-        shutil.rmtree(entry, ignore_errors=True)
+        _put_away(entry)
         make_room(cache, count * width * 4)
         _write(entry, layers, inputs, count, width)
-        found = _open(entry)
-    os.utime(entry)  # what was used last is forgotten last
+        found = _read(entry, (count, width))
+    if found is None:
+        raise InputError(f"cache is {str(cache)!r}, where {entry.name} is damaged and cannot be replaced; remove it")
+    with contextlib.suppress(OSError):  # another user's
+        os.utime(entry)  # what was used last is forgotten last
     values, meta = found
     return torch.from_numpy(values), float(meta["seconds"])
 
 
+def _put_away(entry: Path) -> None:
+    """Removes a damaged entry under another name, so that one which another process has just finished stays."""
+    if not entry.exists():
+        return
+    aside = entry.with_name(f".{entry.name}-{os.getpid()}-damaged")
+    with contextlib.suppress(OSError):
+        entry.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def make_room(cache: Path, size: int) -> None:
     """Removes the features that were used longest ago until `size` bytes more stay within $REPORT_CACHE_GIB (16)."""
-    limit = float(os.environ.get("REPORT_CACHE_GIB", "16")) * 2**30
-    entries = sorted(cache.glob("features-*"), key=lambda entry: entry.stat().st_mtime)
-    sizes = [sum(file.stat().st_size for file in entry.iterdir()) for entry in entries]
-    for position, entry in enumerate(entries):
-        if sum(sizes[position:]) + size <= limit:
+    limit = float(os.environ.get("REPORT_CACHE_GIB") or 16) * 2**30
+    entries = []
+    for entry in (*cache.glob("features-*"), *cache.glob(".features-*")):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            held = sum(file.stat().st_size for file in entry.iterdir())
+            if entry.name.startswith(".") and time.time() - entry.stat().st_mtime > ABANDONED:
+                shutil.rmtree(entry, ignore_errors=True)
+                continue
+            entries.append((entry.stat().st_mtime, held, entry))
+    entries.sort()
+    for position, (_, _, entry) in enumerate(entries):
+        if sum(held for _, held, _ in entries[position:]) + size <= limit:
             break
-        shutil.rmtree(entry, ignore_errors=True)  # whoever has it mapped keeps it: its pages outlive its name
+        if not entry.name.startswith("."):  # those are in the making
+            shutil.rmtree(entry, ignore_errors=True)  # whoever has it mapped keeps it: its pages outlive its name
     cache.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(cache).free < size:
         raise InputError(

@@ -205,8 +205,8 @@ def budgets(evidence: Evidence) -> Figure | None:
     return _finish(
         fig,
         "fig-budgets",
-        "Test accuracy by the number of labelled images a class, one fifth of which validate; 95 % intervals.",
-        f"Two rising lines. With {labels[0]:,.0f} labels a class: "
+        "Test accuracy by the number of labelled images a class, those for validation included; 95 % intervals.",
+        f"Two lines. With {labels[0]:,.0f} labels a class: "
         + ", ".join(f"{name} {rate}" for name, rate in first.items()),
     )
 
@@ -286,7 +286,8 @@ def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int
     return _gallery(
         "fig-mistakes", rows, title, pictures,
         f"The mistakes each approach is surest of (seed {runs['linear_probe'][0].seed}): the true class, what was "
-        f"predicted, and with which confidence. The surest has {percent(surest)}.",
+        f"predicted, and with which confidence. The surest has {percent(surest)}."
+        if surest else "Neither approach makes a mistake on the test images.",
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import ctypes
 import datetime
 import importlib.metadata
 import platform
+import re
 import resource
 import shlex
 import subprocess
@@ -108,6 +109,12 @@ def provenance(device: torch.device, precision: str, started: datetime.datetime)
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
     }
+
+
+def where(device: torch.device) -> str:
+    """The device, with the number of threads of a CPU, as part of a file's name."""
+    name = device_name(device) if device.type != "cpu" else f"cpu{torch.get_num_threads()}"
+    return re.sub(r"\W+", "_", name)
 
 
 def device_name(device: torch.device) -> str:

@@ -103,7 +103,7 @@ class Standardised(nn.Module):
         """The linear layer that gives the same logits without standardising."""
         folded = copy.deepcopy(self.head)
         folded.weight.div_(self.std)
-        folded.bias.sub_(folded.weight @ self.mean)
+        folded.bias.sub_((folded.weight * self.mean).sum(1))  # no matrix product, which autocast would round
         return folded
 
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from report_lib import records
-from report_lib.recipe import APPROACHES, NAMED, RECIPES, InputError, Recipe, for_seeds
+from report_lib.recipe import APPROACHES, DEFECTS, NAMED, RECIPES, InputError, Recipe, for_seeds
 
+MAIN = "corrected"  # the recipe that the approach sections present
 SMALLEST_BATCH = 8
 
 Planned = Mapping[str, Sequence[Recipe]]  # what it shows -> one recipe a seed
@@ -30,8 +31,8 @@ def plan(
     Raises InputError for what cannot be planned.
     """
     names = parse(recipes, "recipes", RECIPES)
-    if not names:
-        raise InputError(f"recipes is {recipes!r}; allowed is at least one of {', '.join(RECIPES)}")
+    if MAIN not in names:
+        raise InputError(f"recipes is {recipes!r}; {MAIN} must be among them, since the approach sections present it")
     if not isinstance(mirror, bool):
         raise InputError(f"mirror is {mirror!r}; allowed are true and false")
     unmirrored = {"flip": False} if approach == "full_finetune" and not mirror else {}
@@ -41,12 +42,14 @@ def plan(
 
     planned = {name: seeded(name, fields) for name in names}
     if approach in parse(defects, "defects", APPROACHES):
-        for name, value in NAMED["published"][approach].items():
+        for name in DEFECTS:
+            if name not in NAMED["published"][approach]:
+                continue
             # Nothing can be selected on validation where nothing is held out, so this defect brings that one along.
             extra = {"select_on_test": True} if name == "train_on_all" else {}
-            given: dict[str, object] = {**fields, **extra, name: value}
+            given: dict[str, object] = {**fields, **extra, name: NAMED["published"][approach][name]}
             planned[f"defect:{name}"] = seeded("corrected", given)
-    best = "tuned" if "tuned" in names else main_recipe(names)
+    best = "tuned" if "tuned" in names else MAIN
     for budget in parse_budgets(budgets):
         fewer = dict(fields) | {"per_class": budget}
         batch = fewer.get("batch_size")
@@ -54,11 +57,6 @@ def plan(
             fewer["batch_size"] = min(batch, max(SMALLEST_BATCH, budget))
         planned[f"budget:{budget}"] = seeded(best, fewer)
     return planned
-
-
-def main_recipe(names: Sequence[str]) -> str:
-    """The one that the approach sections present: `corrected` if it is there, or else the first."""
-    return "corrected" if "corrected" in names else names[0]
 
 
 def parse(value: object, name: str, allowed: Sequence[str]) -> list[str]:
@@ -105,7 +103,7 @@ class Evidence:
     @property
     def main(self) -> dict[str, Sequence[records.Run]]:
         """Approach -> the runs of the recipe that the approach sections present."""
-        return self.of(main_recipe(self.recipes))
+        return self.of(MAIN)
 
     @property
     def best(self) -> dict[str, Sequence[records.Run]]:
@@ -126,4 +124,8 @@ def read(store: Path, **parameters: object) -> Evidence:
     for approach in APPROACHES:
         planned = plan(approach, **parameters)  # type: ignore[arg-type]
         runs[approach] = {key: records.requested(store, some) for key, some in planned.items()}
+    made = [run for kinds in runs.values() for some in kinds.values() for run in some]
+    for what, key in (("data", "fingerprint"), ("weights", "sha256")):
+        if len({run.info[what][key] for run in made}) > 1:
+            raise InputError(f"{what} has changed between the runs of this study; run both approaches' notebooks again")
     return Evidence(runs)

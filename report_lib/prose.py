@@ -37,6 +37,11 @@ from report_lib.tables import (
 )
 
 
+def _one_seed(n: int) -> str:
+    """The caveat that intervals of a single seed need."""
+    return " With one seed, these intervals cover the draw of test images, not that of seeds." if n == 1 else ""
+
+
 def _the(runs: Sequence[Run]) -> str:
     return f"the {NAMES['linear_probe']}" if runs[0].approach == "linear_probe" else NAMES[runs[0].approach]
 
@@ -69,11 +74,13 @@ def training(runs: Sequence[Run]) -> Prose:
         trend = "validation loss is lowest in the last epoch, so more epochs might still help"
     elif loss[last] < 1.05 * loss[lowest]:
         trend = f"{at} and about the same, {loss[last]:.4f}, at the end"
-    elif train[last] < train[lowest]:
+    elif train[last] < train[lowest] and best < last:
         trend = (
             f"{at} and has risen to {loss[last]:.4f} at the end, while training loss fell from {train[lowest]:.4f} to "
             f"{train[last]:.4f}: what is learned after epoch {lowest + 1} does not carry over to other pictures"
         )
+    elif train[last] < train[lowest]:
+        trend = f"{at} and has risen to {loss[last]:.4f} at the end: the network grows surer of its mistakes"
     else:
         trend = f"{at} and has risen to {loss[last]:.4f} at the end, as has training loss: training is unstable"
     return Prose(f"{peak}; {trend}.")
@@ -82,6 +89,11 @@ def training(runs: Sequence[Run]) -> Prose:
 def test(runs: Sequence[Run]) -> Prose:
     """Test accuracy with its interval, against what validation promised."""
     estimate, images = accuracy_of(runs), runs[0].info["data"]["test"]
+    if runs[0].info["selected_on"] == "test":
+        return Prose(
+            f"The best of all epochs on the {images:,} test images is right for {percent(estimate.mean, 2)} (n = "
+            f"{estimate.n}). Since the test images selected that epoch, this is no estimate for new images."
+        )
     held_out = runs[0].info["data"]["validation"]
     promised = mean_of(runs, "validation_accuracy")
     low, high = stats.wilson(round(promised * held_out), held_out)
@@ -111,7 +123,7 @@ def cost(runs: Sequence[Run]) -> Prose:
         f"Training {info['recipe']['epochs']} epochs took {seconds(total)}{parts} "
         f"({mean_of(runs, 'images_per_second'):,.0f} images per second; validation another "
         f"{seconds(mean_of(runs, 'validation_seconds'))}) on {text(device_of(runs))}, "
-        f"with at most {mean_of(runs, 'peak_memory_mib'):,.0f} MiB of memory. "
+        f"with at most {max(run.info['peak_memory_mib'] for run in runs):,.0f} MiB of memory. "
         f"It trains {info['trained_parameters']:,} of {info['parameters']:,} parameters ({share:.3g} %)."
     )
 
@@ -201,7 +213,8 @@ def published(evidence: Evidence, data_name: str) -> Prose:
     gap = PUBLISHED["full_finetune"]["test_accuracy"] - PUBLISHED["linear_probe"]["test_accuracy"]
     apart = bounds["linear_probe"][1] < bounds["full_finetune"][0]
     run = evidence.main["linear_probe"][0].info
-    as_published = {"data": "cifar10", "weights": "imagenet", "image_size": 224, "epochs": 10, "batch_size": 128}
+    as_published = {"data": "cifar10", "weights": "imagenet", "image_size": 224, "epochs": 10, "batch_size": 128,
+                    "learning_rate": 0.001, "val_fraction": 0.2, "per_class": 0}  # fmt: skip
     differs = [name.replace("_", " ") for name, value in as_published.items() if run["recipe"][name] != value]
     return Prose(
         f"The published approaches differ by {100 * gap:.2f} percentage points, and their binomial intervals "
@@ -211,7 +224,8 @@ def published(evidence: Evidence, data_name: str) -> Prose:
             f"Here other things differ than the approach ({', '.join(differs)}), so the rows stand side by side and "
             "are not to be compared with each other; within one source they are."
             if differs
-            else "Data, weights, image size, epochs and batch are the same here, so the rows may be compared."
+            else "Data, weights, image size, epochs, batch and learning rate are the same here, so the rows of the "
+            "recipe published may be compared with them; the other recipes also select differently."
         )
     )
 
@@ -227,15 +241,16 @@ def defects(evidence: Evidence) -> Prose:
         return Prose("No single defect can be said to change the reported accuracy: each interval holds zero.")
     largest = max(clear, key=lambda one: abs(one["effect"]))
     up, down = ([named[id(one)] for one in clear if (one["effect"] > 0) == better] for better in (True, False))
-    said = f"Of {len(effects)} defects, {len(clear)} change the reported accuracy by more than chance would. "
+    said = f"Of {len(effects)} defects, {len(clear)} change{'s' * (len(clear) == 1)} the reported accuracy clearly. "
     if up:
-        said += f"They flatter it: {'; '.join(up)}. "
+        said += f"It is raised by: {'; '.join(up)}. "
     if down:
-        said += f"They lower it: {'; '.join(down)}. "
+        said += f"It is lowered by: {'; '.join(down)}. "
     said = f"[Table](#tab-defects) switches them on one at a time. {said}"
     return Prose(
         said + f"The largest effect, {100 * largest['effect']:+.2f} points, is that of {named[id(largest)]}. "
         "An accuracy of the best *test* epoch is no estimate for new images even where its effect is small."
+        + _one_seed(effects[0]["n"])
     )
 
 
@@ -256,7 +271,7 @@ def recipes(evidence: Evidence) -> Prose:
             verdict = f"tuning lowers the test accuracy of {NAMES[approach]}"
         said.append(f"{verdict} ({reach})")
     joined = "; ".join(said)
-    return Prose(f"{joined[0].upper()}{joined[1:]}.")
+    return Prose(f"{joined[0].upper()}{joined[1:]}.{_one_seed(len(runs['tuned']))}")
 
 
 def search(rows: dict[str, list[dict]], winners: dict[str, dict]) -> Prose:
@@ -264,7 +279,7 @@ def search(rows: dict[str, list[dict]], winners: dict[str, dict]) -> Prose:
     said = []
     for approach, trials in rows.items():
         if not trials:
-            said.append(f"for the {NAMES[approach]} no search is recorded")
+            said.append(f"for {NAMES[approach]} no search is recorded, and the settings are a guess")
             continue
         names = list(winners[approach])
         ranges = []
@@ -275,10 +290,13 @@ def search(rows: dict[str, list[dict]], winners: dict[str, dict]) -> Prose:
         best = max(row["validation_accuracy"] for row in trials)
         won = ", ".join(f"{name.replace('_', ' ')} {winners[approach][name]}" for name in names)
         said.append(
-            f"for the {NAMES[approach]} {len(trials)} trials ({'; '.join(ranges)}), won by {won} with "
+            f"for {NAMES[approach]} {len(trials)} trials ({'; '.join(ranges)}), won by {won} with "
             f"{percent(best)} of the validation images"
         )
-    return Prose(f"The settings of the recipe tuned were searched on validation images alone: {'. And '.join(said)}.")
+    return Prose(
+        f"How the settings of tuned were chosen: {'. And '.join(said)}. No test image takes part in a search; it "
+        "was made once, under the conditions that report/tuning records, and not for these data anew."
+    )
 
 
 def budgets(evidence: Evidence) -> Prose:
@@ -296,11 +314,11 @@ def budgets(evidence: Evidence) -> Prose:
     if crossings:
         end = " ".join(f"They cross between {a:,.0f} and {b:,.0f} labels a class." for a, b in crossings)
     elif clear:
-        end = "Within this range there is no crossing: nowhere is the other one clearly ahead."
+        end = "Within this range no crossing is shown: nowhere is the other one clearly ahead."
     else:
         end = "Within this range neither is clearly ahead anywhere."
     joined = "; ".join(said)
-    return Prose(f"[Figure](#fig-budgets) and [Table](#tab-budgets) show it: {joined}. {end}")
+    return Prose(f"[Figure](#fig-budgets) and [Table](#tab-budgets) show it: {joined}. {end}{_one_seed(len(probe))}")
 
 
 def calibration(study: Study) -> Prose:
@@ -331,7 +349,7 @@ def classes(study: Study) -> Prose:
     most, least = int(np.argmax(gain)), int(np.argmin(gain))
     sizes = np.bincount(study["linear_probe"][0].predictions()["test_labels"], minlength=len(names))
     said = (
-        f"Fine-tuning gains most on {text(names[most])} ({100 * gain[most]:+.1f} points) and least on "
+        f"In these runs fine-tuning gains most on {text(names[most])} ({100 * gain[most]:+.1f} points) and least on "
         f"{text(names[least])} ({100 * gain[least]:+.1f} points)."
     )
     if sizes.max() > 2 * sizes.min():
@@ -347,12 +365,14 @@ def classes(study: Study) -> Prose:
 def overlap(study: Study) -> Prose:
     """How many test images both, one or neither gets right."""
     right = {approach: right_of(runs[:1])[0] for approach, runs in study.items()}
+    seed = study["linear_probe"][0].seed
     both = (right["linear_probe"] & right["full_finetune"]).mean()
     neither = (~right["linear_probe"] & ~right["full_finetune"]).mean()
     either = 1 - neither
     return Prose(
-        f"Both are right on {percent(float(both))} of the test images and neither on {percent(float(neither))}. Who "
-        f"always knew which of the two to trust would be right on {percent(float(either))}."
+        f"With seed {seed}, both are right on {percent(float(both))} of the test images and neither on "
+        f"{percent(float(neither))}. Who always knew which of the two to trust would be right on "
+        f"{percent(float(either))}."
     )
 
 
@@ -419,13 +439,19 @@ def abstract(evidence: Evidence, data_name: str) -> Prose:
 def verdict(study: Study) -> Prose:
     """The trade-off, in quantities that were measured."""
     numbers = compare(study)
+    if len({device_of([run]) for runs in study.values() for run in runs}) > 1:
+        return Prose(
+            "The runs were made on different devices, so their times cannot be weighed against their accuracies. "
+            + difference(study).markdown.split(" McNemar")[0]
+        )
     gain, ratio = 100 * numbers["accuracy_difference"]["mean"], numbers["train_seconds_ratio"]
     cost = f"{ratio:.1f} times the training time" if ratio >= 1 else f"{percent(ratio)} of the training time"
     if not numbers["accuracy_difference_is_clear"]:
         cheaper = "the linear probe" if ratio >= 1 else "full fine-tuning"
         return Prose(
-            f"No difference in accuracy can be claimed, and full fine-tuning took {cost} of the linear probe, so on "
-            f"these data, with this recipe, {cheaper} is the better choice: it is the cheaper one."
+            f"No difference in accuracy can be claimed, and full fine-tuning took {cost} of the linear probe. As "
+            f"long as none is shown, {cheaper} is the better choice on these data, with this recipe: it is the "
+            "cheaper one."
         )
     if gain < 0:
         return Prose(

@@ -114,17 +114,24 @@ class Recipe:
             )
 
 
+DEFECTS = ("select_on_test", "train_on_all", "normalisation", "unstratified", "frozen_dropout", "dropout_ends",
+           "batch_averages")  # fmt: skip
+
 ONLY = {
     "linear_probe": ("standardise", "frozen_dropout"),
     "full_finetune": ("trunk_rate", "start", "flip", "shift", "dropout_ends"),
 }
 
-# What each recipe sets; where it is silent, the defaults above hold. `tuned` holds the winners of the search that
-# report/tuning/ records.
+# What each recipe sets; where it is silent, the defaults above hold. Where report/tuning/ records a search,
+# `tuned` holds its winner.
 NAMED: dict[str, dict[str, dict]] = {
     "published": {
-        "linear_probe": dict(select_on_test=True, unstratified=True, frozen_dropout=True, batch_averages=True),
-        "full_finetune": dict(select_on_test=True, train_on_all=True, normalisation="half", dropout_ends=True),
+        "linear_probe": dict(
+            select_on_test=True, unstratified=True, frozen_dropout=True, batch_averages=True, precision="float32",
+        ),
+        "full_finetune": dict(
+            select_on_test=True, train_on_all=True, normalisation="half", dropout_ends=True, precision="float32",
+        ),
     },
     "corrected": {"linear_probe": {}, "full_finetune": {}},
     "tuned": {
@@ -137,11 +144,25 @@ NAMED: dict[str, dict[str, dict]] = {
 
 
 def named(approach: str, recipe: str = "corrected", **given: object) -> Recipe:
-    """The recipe `published`, `corrected` or `tuned` of an approach; what is `given`, and not None, overrides it."""
+    """The recipe `published`, `corrected` or `tuned` of an approach; what is `given`, and neither None nor
+    auto, overrides it."""
     _one_of("approach", approach, APPROACHES)
     _one_of("recipe", recipe, RECIPES)
-    fields = NAMED[recipe][approach] | {name: value for name, value in given.items() if value is not None}
+    fields = NAMED[recipe][approach] | {name: value for name, value in given.items() if value not in (None, "auto")}
     return Recipe(approach, recipe, **fields)
+
+
+def probe_of(recipe: Recipe) -> Recipe:
+    """The tuned linear probe from whose head `recipe` starts: on the same data, split and seed."""
+    shared = ("data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "per_class", "seed", "precision",
+              "normalisation")  # fmt: skip
+    return named("linear_probe", "tuned", **{name: getattr(recipe, name) for name in shared})
+
+
+def settings(recipe: Recipe) -> dict:
+    """Every value that decides the outcome of `recipe`, the probe's among them where it starts from one."""
+    fields = dataclasses.asdict(recipe)
+    return fields | {"probe": dataclasses.asdict(probe_of(recipe))} if recipe.start == "probe" else fields
 
 
 def for_seeds(seeds: object, **fields: object) -> tuple[Recipe, ...]:
@@ -172,7 +193,7 @@ def derive_seed(seed: int, purpose: str) -> int:
 
 def request_key(recipe: Recipe) -> str:
     """Names what was asked for, before any data is read: recipe fields with `data` and `weights` as typed."""
-    fields = dataclasses.asdict(recipe)
+    fields = settings(recipe)
     for name, known in (("data", DATA_SOURCES), ("weights", WEIGHT_SOURCES)):
         if fields[name] not in known:
             fields[name] = str(locate(fields[name]))

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from report_lib import data, machine, model, records, train
-from report_lib.recipe import Recipe, check_writable, digest, folder, source_hash
+from report_lib.recipe import Recipe, check_writable, digest, folder, settings, source_hash
 
 
 def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -> records.Run:
@@ -37,7 +37,7 @@ def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -
 
 def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str:
     """Folder of a run: approach, recipe, seed, and a hash of all that determines it (but not the device)."""
-    fields = asdict(recipe) | {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
+    fields = settings(recipe) | {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
     return f"{recipe.approach}-{recipe.recipe}-seed{recipe.seed}-{digest(fields)[:12]}"
 
 
@@ -45,7 +45,8 @@ def make(recipe: Recipe, setting: train.Setting, store: Path, name: str) -> Path
     """Trains one run, tests its selected epoch once, and stores the record."""
     started = datetime.datetime.now(datetime.UTC)
     machine.reset_peak_memory(setting.device)
-    checkpoint = store / f".{name}.checkpoint"
+    # Another device or precision goes on with its own bits only.
+    checkpoint = store / f".{name}-{machine.where(setting.device)}-{setting.precision}.checkpoint"
     adapted = train.adapt(recipe, setting, checkpoint)
     clock = time.perf_counter()
     test_logits = train.test(adapted, recipe, setting)
@@ -92,7 +93,8 @@ def described(adapted: train.Adapted, test_logits: Tensor, recipe: Recipe, setti
         "train_seconds": train_seconds,
         "features_seconds": adapted.features_seconds,
         "start_seconds": adapted.start_seconds,
-        "validation_seconds": sum(epoch["validation_seconds"] for epoch in history.epochs),
+        "validation_seconds": adapted.validation_features_seconds
+        + sum(epoch["validation_seconds"] for epoch in history.epochs),
         "images_per_second": len(adapted.training.index) * recipe.epochs / train_seconds,
         "parameters": sum(p.numel() for p in net.parameters()),
         "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from report_lib.recipe import PROJECT, InputError, Recipe, named
+from report_lib.recipe import NAMED, PROJECT, InputError, Recipe, named, settings, source_hash
 from report_lib.records import write_whole
 
 FOLDER = PROJECT / "report" / "tuning"
@@ -50,7 +50,12 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
     images = data.load(shared["data"], shared["image_size"], cache)
     weights = model.load_weights(shared["weights"])
     conditions = {name: value for name, value in shared.items() if name not in ("data", "weights")}
-    conditions |= {"data": images.fingerprint, "weights": weights.sha256}
+    conditions |= {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
+    tried = set().union(*GRID[approach])
+    fixed = settings(named(approach, "tuned", **shared))
+    conditions["fixed"] = {
+        name: fixed[name] for name in [*NAMED["tuned"][approach], "probe"] if name in fixed.keys() - tried
+    }
     done = read(path, conditions)
     for trial in tqdm(list(trials(approach)), "trials", unit="trial"):
         if any(all(row[name] == value for name, value in trial.items()) for row in done):

@@ -31,15 +31,17 @@ def summary(bench: dict) -> Prose:
     )
     rate = bench["matrix_flops_per_second"]
     return Prose(
-        f"Measured on {text(where)} in {bench['precision']}, on {bench['images']:,} images of {text(bench['data'])} at "
-        f"{bench['image_size']} px, {bench['repeats']} repeats by turns. The published loop was timed for one epoch, "
-        f"since all of its epochs do the same work; ours for all {bench['our_epochs_measured']['linear_probe']} epochs "
+        f"Measured on {text(where)}, ours in {bench['precision']} and the published loop in float32, on "
+        f"{bench['images']:,} images of {text(bench['data'])} at {bench['image_size']} px, {bench['repeats']} repeats "
+        "by turns. The published loop was timed for one epoch, "
+        f"since its other epochs do the same work but for dropout; ours for all "
+        f"{bench['our_epochs_measured']['linear_probe']} epochs "
         f"of the linear probe, frozen features included, and for one of fine-tuning. The linear probe is "
         f"{probe['ratio']['median']:.3g} times as fast as published, and {probe['ratio_of_five_seeds']['median']:.3g} "
         f"times over five seeds, which share their frozen features; full fine-tuning is {tuned['ratio']['median']:.3g} "
         f"times as fast. It runs at {percent(tuned['share_of_matrix_rate'], 0)} of the rate of a large matrix product "
-        f"on this device, {rate / 1e9:,.0f}{NBSP}GFLOP/s, so that no more than a factor of "
-        f"{1 / tuned['share_of_matrix_rate']:.2g} is left in it."
+        f"on this device, {rate / 1e9:,.0f}{NBSP}GFLOP/s: were all of it such products, a factor of "
+        f"{1 / tuned['share_of_matrix_rate']:.2g} would be left."
     )
 
 

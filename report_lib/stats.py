@@ -28,11 +28,12 @@ class Difference:
     low: float
     high: float
     method: str
+    p: float | None = None  # of McNemar's exact test, for right or wrong of a single seed
 
     @property
     def clear(self) -> bool:
-        """Whether the interval excludes no difference."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval excludes no difference, and, with few discordant images, the exact test does too."""
+        return (self.low > 0 or self.high < 0) and (self.p is None or self.p < 0.05)
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -50,14 +51,14 @@ def accuracy(right: np.ndarray) -> Estimate:
     seeds, images = right.shape
     mean = float(right.mean())
     low, high = wilson(round(mean * images), images)
-    if seeds == 1:
-        return Estimate(mean, None, 1, low, high, "Wilson, over test images")
-    _, half = crossed_mean(right)
-    if half > 0:
-        low, high = max(0.0, mean - half), min(1.0, mean + half)
-    return Estimate(mean, float(right.mean(1).std(ddof=1)), seeds, low, high, CROSSED)
+    sd = float(right.mean(1).std(ddof=1)) if seeds > 1 else None
+    half = crossed_mean(right)[1] if seeds > 1 and images > 1 else 0.0
+    if half == 0:
+        return Estimate(mean, sd, seeds, low, high, WILSON)
+    return Estimate(mean, sd, seeds, max(0.0, mean - half), min(1.0, mean + half), CROSSED)
 
 
+WILSON = "Wilson, over test images"
 CROSSED = "crossed random effects, over seeds and test images"
 
 
@@ -116,7 +117,9 @@ def paired_difference(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, see
         size = min(200, resamples - start)
         means[start : start + size] = per_image[0][rng.integers(images, size=(size, images))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Difference(mean, float(low), float(high), f"paired bootstrap over test images, {resamples:,} resamples")
+    p = mcnemar(a[0], b[0])[2] if a.dtype == b.dtype == bool else None
+    method = f"paired bootstrap over test images, {resamples:,} resamples"
+    return Difference(mean, float(low), float(high), method, p)
 
 
 def chance_to_win(a: np.ndarray, b: np.ndarray) -> float:
@@ -158,7 +161,12 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Relia
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T > 0 for which logits / T have the least cross-entropy (Guo et al. 2017); fit it on validation samples."""
+    """The T > 0 for which logits / T have the least cross-entropy (Guo et al. 2017); fit it on validation samples.
+
+    1 where all of them are right, since the least would then be at T = 0.
+    """
+    if (logits.argmax(1) == labels).all():
+        return 1.0
     found = optimize.minimize_scalar(
         lambda log_t: cross_entropy(logits / np.exp(log_t), labels).mean(), bounds=(-4, 4), method="bounded"
     )

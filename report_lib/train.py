@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from report_lib import checkpoints, data, machine, model
 from report_lib.features import frozen_features
-from report_lib.recipe import InputError, Recipe, derive_seed, named, source_hash
+from report_lib.recipe import InputError, Recipe, derive_seed, probe_of, source_hash
 
 Inputs = Callable[[Tensor], Tensor]  # indices (B,) -> what a module takes: pictures (B, 3, s, s) or features (B, n)
 
@@ -58,7 +58,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network in the state of its selected epoch. The module is what was trained of it; seconds are training's."""
+    """What was trained, `module`, in the state of its selected epoch, and the network that it is the top of."""
 
     net: nn.Module
     module: nn.Module
@@ -68,6 +68,7 @@ class Adapted:
     history: History
     start_seconds: float
     features_seconds: float
+    validation_features_seconds: float
     filters_before: Tensor  # of the first layer, (64, 3, 11, 11)
 
 
@@ -85,15 +86,23 @@ def adapt(recipe: Recipe, setting: Setting, checkpoint: Path | None = None) -> A
         labels = images.train_labels.to(device)
         training, validation = (Samples(inputs, labels, i.to(device)) for i in data.split(images.train_labels, recipe))
         if recipe.select_on_test:
-            validation = whole(read("test")[0], images.test_labels, device)
+            test_inputs, validation_features_seconds = read("test")
+            validation = whole(test_inputs, images.test_labels, device)
+        else:
+            validation_features_seconds = features_seconds * len(validation.index) / len(labels)
         if recipe.flip or recipe.shift:
             training = replace(training, inputs=pictures(images.train, recipe, device, augmented=True))
+        clock = time.perf_counter()
         if recipe.standardise:
             module = standardised(module, training)  # type: ignore[arg-type]
+        start_seconds += time.perf_counter() - clock
         history = fit(module, training, validation, recipe, checkpoint)
         module.load_state_dict(history.state)
-    features_seconds *= len(training.index) / len(labels)  # the others' time is the validation's
-    return Adapted(net, module, read, training, validation, history, start_seconds, features_seconds, filters_before)
+    features_seconds *= len(training.index) / len(labels)
+    return Adapted(
+        net, module, read, training, validation, history, start_seconds, features_seconds, validation_features_seconds,
+        filters_before,
+    )  # fmt: skip
 
 
 def test(adapted: Adapted, recipe: Recipe, setting: Setting) -> Tensor:
@@ -126,7 +135,7 @@ def prepare(
         "weights": setting.weights.sha256 or f"random, seed {recipe.seed}",
         "code": source_hash(),
         "torch": torch.__version__,
-        "device": machine.device_name(device),
+        "device": machine.where(device),  # whose seconds are kept with the features
         "precision": setting.precision,
         "image_size": recipe.image_size,
         "normalisation": recipe.normalisation,
@@ -148,9 +157,7 @@ def start_from_probe(net: nn.Module, recipe: Recipe, setting: Setting) -> float:
 
     With a random head the first steps would bend good features (Kumar et al. 2022).
     """
-    shared = ("data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "per_class", "seed", "precision",
-              "normalisation")  # fmt: skip
-    probe = named("linear_probe", "tuned", **{name: getattr(recipe, name) for name in shared})
+    probe = probe_of(recipe)
     net.requires_grad_(True)
     head, read = prepare(net, probe, setting)
     inputs, seconds = read("train")

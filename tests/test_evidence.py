@@ -37,7 +37,8 @@ def record(store, recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3
     info = {
         "recipe": vars(recipe) | {"data": "digits"},
         "data": {"name": "made up", "fingerprint": "f" * 64, "train": per_class * count * 4 // 5,
-                 "validation": per_class * count // 5, "test": images, "classes": list(classes), "stored_size": [8, 8]},
+                 "validation": 0 if recipe.train_on_all else per_class * count // 5, "test": images,
+                 "classes": list(classes), "stored_size": [8, 8]},
         "weights": {"name": "none", "sha256": None},
         "selected_epoch": 3, "selected_on": "test" if recipe.select_on_test else "validation",
         "validation_accuracy": accuracy - 0.03, "validation_loss": 0.5,
@@ -90,7 +91,7 @@ def test_every_part_says_something_true_of_every_class_name(study):
     main, pictures = evidence.main, np.zeros((IMAGES, 8, 8, 3), np.uint8)
     parts = [
         tables.published(evidence, "made up"), tables.defects(evidence), tables.budgets(evidence),
-        tables.cost(evidence),
+        tables.provenance(evidence), tables.cost(evidence),
         figures.accuracy_against_time(evidence), figures.budgets(evidence), figures.reliability(main),
         figures.classes(main), figures.mistakes(main, pictures), figures.disagreements(main, pictures),
         figures.filters(main["full_finetune"][0]), prose.abstract(evidence, ""), prose.published(evidence, ""),
@@ -127,8 +128,8 @@ def test_the_crossing_of_few_labels_is_named(study):
     assert "with 10 labels a class the linear probe is ahead" in text
     assert "with 50 labels a class full fine-tuning is ahead" in text and "cross between 10 and 50" in text
     labels = [row[0] for row in tables.budgets(evidence).rows]
-    assert labels == ["10", "50", "100"]
-    assert "no crossing" in prose.budgets(study(better, seeds="0,1", budgets="10,50")).markdown
+    assert labels == ["10", "50", "100"] and "n = 2" in tables.budgets(evidence).caption
+    assert "no crossing is shown" in prose.budgets(study(better, seeds="0,1", budgets="10,50")).markdown
     assert "neither is clearly ahead" in prose.budgets(study(lambda *_: 0.6, seeds="0,1", budgets="10")).markdown
 
 
@@ -145,7 +146,7 @@ def test_defects_that_flatter_are_told_from_those_that_do_nothing(study):
 
     evidence = study(flattered, seeds="0,1", defects="linear_probe")
     text = prose.defects(evidence).markdown
-    assert "They flatter it: the test images select the epoch (linear probe)" in text and "lower it" not in text
+    assert "It is raised by: the test images select the epoch (linear probe)" in text and "lowered by" not in text
     effects = {one["defect"]: one for one in tables.defect_effects(evidence)}
     assert effects["select_on_test"]["effect"] > 0.1 and effects["select_on_test"]["effect_is_clear"]
     assert not effects["frozen_dropout"]["effect_is_clear"]
@@ -162,6 +163,37 @@ def test_temperatures_are_fitted_on_held_out_images_or_not_at_all(study):
     assert result["approaches"]["linear_probe"]["published"]["calibration"] is None
     calibration = result["approaches"]["linear_probe"]["corrected"]["calibration"]
     assert calibration["ece_scaled"] < calibration["ece"] and calibration["test_loss_scaled"] < calibration["test_loss"]
+
+
+def test_an_accuracy_that_the_test_images_selected_is_called_so(study):
+    evidence = study(better, recipes="published,corrected", seeds="0")
+    for approach in ("linear_probe", "full_finetune"):
+        assert "no estimate for new images" in prose.test(evidence.runs[approach]["published"]).markdown
+        assert "read once" in prose.test(evidence.runs[approach]["corrected"]).markdown
+
+
+def test_one_seed_and_few_discordant_images_claim_nothing():
+    a = np.zeros((1, 360), bool)
+    b = a.copy()
+    b[0, :4] = True
+    found = stats.paired_difference(a, b)
+    assert found.low > 0 and found.p == pytest.approx(0.125) and not found.clear
+
+
+def test_runs_on_other_data_are_not_compared(study, tmp_path):
+    evidence = study(better, seeds="0")
+    path = evidence.runs["full_finetune"]["corrected"][0].path / "run.json"
+    path.write_text(path.read_text().replace("f" * 64, "e" * 64))
+    with pytest.raises(InputError, match="data has changed between the runs of this study"):
+        plan.read(path.parents[1], seeds="0")
+
+
+def test_times_on_different_devices_are_not_weighed(study):
+    evidence = study(better, seeds="0")
+    path = evidence.runs["full_finetune"]["corrected"][0].path / "run.json"
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "a GPU"'))
+    again = plan.read(path.parents[1], seeds="0")
+    assert "their times cannot be weighed" in prose.verdict(again.main).markdown
 
 
 def test_published_reports_the_last_epochs_loss_as_its_listing_does(study):
@@ -210,7 +242,8 @@ def test_results_hold_every_recipe_defect_and_budget(study):
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"recipes": ""}, "at least one of published, corrected, tuned"),
+        ({"recipes": ""}, "corrected must be among them"),
+        ({"recipes": "published,tuned"}, "corrected must be among them"),
         ({"recipes": "tuned,tuned"}, "allowed are distinct names"),
         ({"recipes": 3}, "recipes is 3"),
         ({"budgets": "10,ten"}, "budgets is '10,ten'"),
@@ -227,15 +260,8 @@ def test_plans_that_make_no_sense_are_refused(parameters, says):
 
 def test_plans_read_lists_numbers_and_none():
     assert plan.parse_budgets([50, 10]) == plan.parse_budgets("50, 10") == [10, 50]
-    assert plan.parse_budgets(None if False else "none") == plan.parse_budgets("") == [] and plan.parse_budgets(25) == [
-        25
-    ]
-    planned = plan.plan("full_finetune", ["tuned"], "0,1", "none", ["full_finetune"], mirror=False, epochs=3)
-    assert set(planned) == {
-        "tuned",
-        "defect:select_on_test",
-        "defect:train_on_all",
-        "defect:normalisation",
-        "defect:dropout_ends",
-    }
+    assert plan.parse_budgets("none") == plan.parse_budgets("") == [] and plan.parse_budgets(25) == [25]
+    planned = plan.plan("full_finetune", ["tuned", "corrected"], "0,1", "none", ["full_finetune"], False, epochs=3)
+    defects = {f"defect:{name}" for name in ("select_on_test", "train_on_all", "normalisation", "dropout_ends")}
+    assert set(planned) == {"tuned", "corrected"} | defects
     assert all(not one.flip and one.epochs == 3 for some in planned.values() for one in some)

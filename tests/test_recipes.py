@@ -1,6 +1,7 @@
 """What the recipes do: `published` against an independent version of the listings, each defect, and `tuned`'s parts."""
 
 import dataclasses
+import os
 import time
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from bench import published
 from torch import nn
 
-from report_lib import data, features, model, search, train
-from report_lib.recipe import NAMED, InputError, Recipe, derive_seed, named
+from report_lib import data, features, model, runner, search, train
+from report_lib.recipe import DEFECTS, NAMED, InputError, Recipe, derive_seed, named, request_key
 
 CPU = torch.device("cpu")
 
@@ -76,7 +77,7 @@ def test_each_defect_of_the_probe_is_in_the_listing(full_size):
         return max(abs(epoch[name] - theirs[name][0]) for name in ("train_loss", "validation_loss"))
 
     assert distance(recipe) < 1e-5
-    for mended in NAMED["published"]["linear_probe"]:
+    for mended in set(DEFECTS) & NAMED["published"]["linear_probe"].keys():
         assert distance(dataclasses.replace(recipe, **{mended: False})) > 1e-4, mended
 
 
@@ -237,6 +238,21 @@ def test_a_search_reads_no_test_image_and_goes_on_where_it_stopped(setting, tmp_
         search.search("linear_probe", shared | {"epochs": 3})
 
 
+@pytest.mark.parametrize("approach", ["linear_probe", "full_finetune"])
+def test_tuned_is_the_winner_of_the_recorded_search(approach):
+    won = search.winner(approach)
+    recipe = named(approach, "tuned")
+    assert {name: getattr(recipe, name) for name in won} == won
+
+
+def test_the_probe_that_fine_tuning_starts_from_is_part_of_its_name(setting, monkeypatch):
+    recipe = small("full_finetune", "tuned")
+    before = runner.run_name(recipe, setting.images, setting.weights), request_key(recipe)
+    monkeypatch.setitem(NAMED["tuned"], "linear_probe", NAMED["tuned"]["linear_probe"] | {"weight_decay": 0.07})
+    after = runner.run_name(recipe, setting.images, setting.weights), request_key(recipe)
+    assert before[0] != after[0] and before[1] != after[1]
+
+
 # --- frozen features -------------------------------------------------------------------------------------------
 
 
@@ -306,6 +322,25 @@ def test_the_features_used_longest_ago_make_room(tmp_path, monkeypatch):
     monkeypatch.setattr(features.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(InputError, match="has no room for .* GiB of frozen features"):
         ask("d")
+
+
+def test_features_that_cannot_be_replaced_are_not_used(tmp_path, monkeypatch):
+    layers, inputs = Counting(), torch.randn(100, 3)
+    features.frozen_features(layers, inputs.__getitem__, 100, 4, {}, tmp_path)
+    (path,) = tmp_path.glob("features-*/values.npy")
+    path.write_bytes(path.read_bytes()[:-4] + b"oops")
+    monkeypatch.setattr(features, "_put_away", lambda entry: None)  # as if another user owned it
+    with pytest.raises(InputError, match="is damaged and cannot be replaced"):
+        features.frozen_features(layers, inputs.__getitem__, 100, 4, {}, tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
+    for name, age in ((".features-old-x", 90_000), (".features-young-x", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "values.npy").write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    features.make_room(tmp_path, 10)
+    assert [path.name for path in tmp_path.iterdir()] == [".features-young-x"]
 
 
 def test_seeds_share_the_features(setting, monkeypatch):

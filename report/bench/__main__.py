@@ -162,13 +162,12 @@ class Side:
         return min(max(fits, FEW), 40_960)
 
     def repeat(self, images: data.Images) -> dict[str, float]:
-        few = subset(images, len(images.train) // 2)
         return {
             "linear_probe published": self.theirs("linear_probe", images),
             "linear_probe ours": self.ours("linear_probe", images, EPOCHS)[0],
             "full_finetune published": self.theirs("full_finetune", images),
             "full_finetune ours": self.ours("full_finetune", images, 1)[0],
-            "five seeds": self.five_seeds(few),
+            "five seeds": self.five_seeds(images),
         }
 
     def compare(self, count: int, budget: float) -> list[dict[str, float]]:

@@ -145,7 +145,7 @@ def published_rate(
     net = alexnet()
     net.classifier[6] = nn.Linear(4096, classes)
     net.to(device)
-    count = len(train[0]) * 4 // 5 if approach == "linear_probe" else len(train[0])
+    count = len(train[0]) * 4 // 5  # of fine-tuning too, so that both sides take the same steps
     order = torch.randperm(len(train[0]))[:count].tolist()
     loop = linear_probe if approach == "linear_probe" else full_finetune
     return count / loop(net, train, test, [order], size, device)["seconds"][0]
