@@ -34,14 +34,20 @@ def frozen_features(
     result. What is found damaged is made again. Raises InputError if the disk has no room.
     """
     entry = cache / f"features-{digest(key)[:24]}"
-    found = _read(entry, (count, width))
-    if found is None:
-        _put_away(entry)
+    found = None
+    for attempt in range(3):
+        there = entry.exists()
+        if (found := _read(entry, (count, width))) is not None:
+            break
+        if attempt == 2:
+            raise InputError(
+                f"cache is {str(cache)!r}, where {entry.name} is damaged and cannot be replaced; remove it"
+            )
+        if there:  # and damaged; what another process has finished since is not
+            _put_away(entry)
         make_room(cache, count * width * 4)
         _write(entry, layers, inputs, count, width)
-        found = _read(entry, (count, width))
-    if found is None:
-        raise InputError(f"cache is {str(cache)!r}, where {entry.name} is damaged and cannot be replaced; remove it")
+    assert found is not None
     with contextlib.suppress(OSError):  # another user's
         os.utime(entry)  # what was used last is forgotten last
     values, meta = found
@@ -60,7 +66,11 @@ def _put_away(entry: Path) -> None:
 
 def make_room(cache: Path, size: int) -> None:
     """Removes the features that were used longest ago until `size` bytes more stay within $REPORT_CACHE_GIB (16)."""
-    limit = float(os.environ.get("REPORT_CACHE_GIB") or 16) * 2**30
+    given = os.environ.get("REPORT_CACHE_GIB") or "16"
+    try:
+        limit = float(given) * 2**30
+    except ValueError:
+        raise InputError(f"REPORT_CACHE_GIB is {given!r}; allowed is a number of GiB, such as 16") from None
     entries = []
     for entry in (*cache.glob("features-*"), *cache.glob(".features-*")):
         with contextlib.suppress(OSError):  # gone meanwhile

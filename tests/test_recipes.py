@@ -330,7 +330,7 @@ def test_features_that_cannot_be_replaced_are_not_used(tmp_path, monkeypatch):
     (path,) = tmp_path.glob("features-*/values.npy")
     path.write_bytes(path.read_bytes()[:-4] + b"oops")
     monkeypatch.setattr(features, "_put_away", lambda entry: None)  # as if another user owned it
-    with pytest.raises(InputError, match="is damaged and cannot be replaced"):
+    with pytest.raises(InputError, match="is damaged and stays so"):
         features.frozen_features(layers, inputs.__getitem__, 100, 4, {}, tmp_path)
 
 
@@ -341,6 +341,12 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     features.make_room(tmp_path, 10)
     assert [path.name for path in tmp_path.iterdir()] == [".features-young-x"]
+
+
+def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPORT_CACHE_GIB", "much")
+    with pytest.raises(InputError, match="REPORT_CACHE_GIB is 'much'; allowed is a number of GiB"):
+        features.make_room(tmp_path, 10)
 
 
 def test_seeds_share_the_features(setting, monkeypatch):
