@@ -330,7 +330,7 @@ def test_features_that_cannot_be_replaced_are_not_used(tmp_path, monkeypatch):
     (path,) = tmp_path.glob("features-*/values.npy")
     path.write_bytes(path.read_bytes()[:-4] + b"oops")
     monkeypatch.setattr(features, "_put_away", lambda entry: None)  # as if another user owned it
-    with pytest.raises(InputError, match="is damaged and stays so"):
+    with pytest.raises(InputError, match="is damaged and cannot be replaced"):
         features.frozen_features(layers, inputs.__getitem__, 100, 4, {}, tmp_path)
 
 
