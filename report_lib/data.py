@@ -105,24 +105,28 @@ def _channels(normalisation: str, device: torch.device) -> tuple[Tensor, Tensor]
     return mean, std
 
 
-def augment(batch: Tensor, flip: bool, shift: int) -> Tensor:
-    """uint8 (B, h, w, 3), each picture mirrored with probability 1/2, then moved by up to `shift` pixels each way.
+def augment(batch: Tensor, flip: bool, shift: float) -> Tensor:
+    """uint8 (B, h, w, 3), each picture mirrored with probability 1/2, then moved by up to `shift` of its side each way.
 
-    What moves in at a border is the picture's reflection. Draws from torch's global generator of the batch's device.
+    It moves by whole pixels, so 8 x 8 digits stay where they are at 0.1. What moves in at a border is the picture's
+    reflection. Draws from torch's global generator of the batch's device.
     """
     count, height, width, _ = batch.shape
     if flip:
         mirrored = torch.rand(count, device=batch.device) < 0.5
         batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
-    if shift:
-        moves = torch.randint(-shift, shift + 1, (2, count, 1), device=batch.device)
+    if int(shift * max(height, width)):
         rows, columns = (
-            _reflected(torch.arange(length, device=batch.device) + move, length)
-            for length, move in zip((height, width), moves, strict=True)
+            _reflected(torch.arange(side, device=batch.device) + _moves(count, int(shift * side), batch.device), side)
+            for side in (height, width)
         )
         picture = torch.arange(count, device=batch.device)[:, None, None]
         batch = batch[picture, rows[:, :, None], columns[:, None, :]]
     return batch
+
+
+def _moves(count: int, most: int, device: torch.device) -> Tensor:
+    return torch.randint(-most, most + 1, (count, 1), device=device)
 
 
 def _reflected(index: Tensor, length: int) -> Tensor:

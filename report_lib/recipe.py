@@ -65,7 +65,7 @@ class Recipe:
     start: str = "random"  # of the head; probe: that of a tuned linear probe (Kumar et al. 2022)
     standardise: bool = False  # each frozen feature to mean 0 and deviation 1 over the training images
     flip: bool = False  # mirror training pictures at random
-    shift: int = 0  # move training pictures at random by up to so many stored pixels, reflecting at the border
+    shift: float = 0.0  # move training pictures at random by up to this part of their side, reflecting at the border
 
     # What the published listings do, each a defect that can be switched on alone.
     select_on_test: bool = False  # the test images take the place of the validation images
@@ -91,7 +91,7 @@ class Recipe:
         _integer("batch_size", self.batch_size, 1, 1_000_000)
         _integer("per_class", self.per_class, 0, 1_000_000_000)
         _integer("seed", self.seed, 0, 2**31 - 1)
-        _integer("shift", self.shift, 0, SMALLEST_IMAGE)
+        _number("shift", self.shift, 0.0, 0.5, zero=True)
         _number("learning_rate", self.learning_rate, 0.0, 10.0)
         _number("val_fraction", self.val_fraction, 0.0, 1.0, below=True)
         _number("trunk_rate", self.trunk_rate, 0.0, 10.0)
@@ -137,7 +137,7 @@ NAMED: dict[str, dict[str, dict]] = {
     "tuned": {
         "linear_probe": dict(standardise=True, schedule="cosine", learning_rate=1e-3, weight_decay=0.1),
         "full_finetune": dict(
-            learning_rate=1e-4, weight_decay=0.05, schedule="cosine", warmup=0.1, start="probe", flip=True, shift=2,
+            learning_rate=3e-4, weight_decay=0.05, schedule="cosine", warmup=0.1, start="probe", flip=True, shift=0.1,
         ),
     },
 }  # fmt: skip

@@ -178,7 +178,7 @@ def test_the_trunk_has_a_rate_of_its_own():
 def test_moved_and_mirrored_pictures_are_numpys():
     batch = torch.randint(256, (64, 9, 11, 3), dtype=torch.uint8)
     torch.manual_seed(5)
-    ours = data.augment(batch, flip=True, shift=2).numpy()
+    ours = data.augment(batch, flip=True, shift=0.23).numpy()
     seen = set()
     for picture, made in zip(batch.numpy(), ours, strict=True):
         candidates = {}
@@ -188,7 +188,7 @@ def test_moved_and_mirrored_pictures_are_numpys():
         (found,) = [key for key, one in candidates.items() if np.array_equal(one, made)]
         seen.add(found)
     assert {key[0] for key in seen} == {False, True} and len(seen) > 25
-    assert torch.equal(data.augment(batch, flip=False, shift=0), batch)
+    assert torch.equal(data.augment(batch, flip=False, shift=0.09), batch)
 
 
 def test_standardised_features_have_mean_0_and_deviation_1_and_fold_into_a_plain_head():
