@@ -23,9 +23,8 @@ GRID: dict[str, list[dict[str, list]]] = {
         {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "weight_decay": [0.01, 0.1, 1.0, 10.0]},
     ],
     "full_finetune": [
-        {"optimizer": ["adam"], "learning_rate": [0.00003, 0.0001, 0.0003], "trunk_rate": [1.0, 0.3],
-         "weight_decay": [0.05]},
-        {"optimizer": ["sgd"], "learning_rate": [0.001, 0.003, 0.01], "trunk_rate": [1.0], "weight_decay": [0.0005]},
+        {"learning_rate": [0.0001, 0.0003, 0.001], "trunk_rate": [1.0], "weight_decay": [0.05]},
+        {"learning_rate": [0.001], "trunk_rate": [0.3], "weight_decay": [0.05]},
     ],
 }  # fmt: skip
 
