@@ -23,7 +23,7 @@ GRID: dict[str, list[dict[str, list]]] = {
         {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "weight_decay": [0.01, 0.1, 1.0, 10.0]},
     ],
     "full_finetune": [
-        {"learning_rate": [0.0001, 0.0003, 0.001], "trunk_rate": [1.0], "weight_decay": [0.05]},
+        {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "trunk_rate": [1.0], "weight_decay": [0.05]},
         {"learning_rate": [0.001], "trunk_rate": [0.3], "weight_decay": [0.05]},
     ],
 }  # fmt: skip
