@@ -137,7 +137,7 @@ NAMED: dict[str, dict[str, dict]] = {
     "tuned": {
         "linear_probe": dict(standardise=True, schedule="cosine", learning_rate=3e-4, weight_decay=1.0),
         "full_finetune": dict(
-            learning_rate=3e-4, weight_decay=0.05, schedule="cosine", warmup=0.1, start="probe", flip=True, shift=0.1,
+            learning_rate=1e-3, weight_decay=0.05, schedule="cosine", warmup=0.1, start="probe", flip=True, shift=0.1,
         ),
     },
 }  # fmt: skip
