@@ -134,12 +134,13 @@ def do_prepare(options: argparse.Namespace) -> None:
 
 
 def do_results(options: argparse.Namespace) -> None:
-    from report_lib import records, tables
+    from report_lib import records
+    from report_lib.results import results
 
     chosen = profiles.read(options.parameters)
     store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
-    results = tables.results(chosen["profile"], plan.read(store, **profiles.study(chosen)), chosen["data_name"])
-    records.write_whole(options.output, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    numbers = results(chosen["profile"], plan.read(store, **profiles.study(chosen)), chosen["data_name"])
+    records.write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import json
 import numpy as np
 
 from report_lib.document import Prose, Table, text
+from report_lib.formats import NBSP, percent, seconds
+from report_lib.measures import NAMES
 from report_lib.recipe import APPROACHES, InputError, locate
-from report_lib.tables import NAMES, NBSP, percent, seconds
 
 
 def read(path: str) -> dict:

@@ -1,118 +1,49 @@
-"""Records -> tables, the numbers that prose prints, and results.json. Imports no torch."""
+"""Records -> tables. Imports no torch. A column's decimals follow its least uncertainty."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from report_lib import stats
 from report_lib.document import Prose, Table
+from report_lib.formats import decimals, deviation, fixed, percent, reach, seconds, signed, spread
+from report_lib.measures import (
+    DEFECTS,
+    NAMES,
+    PUBLISHED,
+    Study,
+    accuracy_of,
+    budget_points,
+    data_title,
+    defect_effects,
+    device_of,
+    errors_of,
+    mean_of,
+    published_interval,
+    reported,
+    right_of,
+)
 from report_lib.plan import Evidence
 from report_lib.records import Run
-
-NAMES = {"linear_probe": "linear probe", "full_finetune": "full fine-tuning"}
-
-# The homework report this study started from: one unseeded run each on a T4, best *test* epoch, original CIFAR-10.
-PUBLISHED = {
-    "linear_probe": {"test_accuracy": 0.7969, "test_loss": 0.6005, "train_seconds": 1423.19},
-    "full_finetune": {"test_accuracy": 0.8059, "test_loss": 0.5826, "train_seconds": 1427.72},
-}
-PUBLISHED_TEST_IMAGES = 10_000
-
-Study = Mapping[str, Sequence[Run]]  # approach -> its runs, one a seed, in the same order of seeds
-
-
-# --- formats ---------------------------------------------------------------------------------------------------
-
-
-NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f}{NBSP}%"
-
-
-def interval(low: float, high: float, digits: int = 1) -> str:
-    """A 95 % interval of fractions, in percent."""
-    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NBSP}%"
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """With its sign, a minus as wide as a plus."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def seconds(value: float) -> str:
-    if value < 100:
-        return f"{value:.3g}{NBSP}s"
-    return f"{value:.0f}{NBSP}s" if value < 3600 else f"{value / 3600:.1f}{NBSP}h"
-
-
-def p_value(p: float) -> str:
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
-
-
-def mean_of(runs: Sequence[Run], name: str) -> float:
-    return float(np.mean([run.info[name] for run in runs]))
-
-
-def accuracy_of(runs: Sequence[Run]) -> stats.Estimate:
-    return stats.accuracy(right_of(runs))
-
-
-def data_title(run: Run, given: str) -> str:
-    """What the report calls the data: the name the user gave, or the source's own."""
-    return given or run.info["data"]["name"]
-
-
-def device_of(runs: Sequence[Run]) -> str:
-    """What the runs were computed on, and how precisely: a GPU's name, or CPU with its number of threads."""
-    devices = []
-    for made in (run.info["provenance"] for run in runs):
-        where = made["device"] if made["device"] != "cpu" else f"CPU ({made['threads']} threads)"
-        devices.append(f"{where}, {made['precision']}")
-    return "; ".join(dict.fromkeys(devices))
-
-
-def recall_of(runs: Sequence[Run]) -> list[float]:
-    """Share of each class's test images that are recognised, mean over seeds."""
-    counts = confusion_of(runs)
-    return (counts.diagonal() / counts.sum(1)).tolist()
-
-
-def confusion_of(runs: Sequence[Run]) -> np.ndarray:
-    """Counts (classes, classes), row true, column predicted, of the test images of all seeds together."""
-    counts = []
-    for predictions in (run.predictions() for run in runs):
-        predicted = predictions["test_logits"].argmax(1)
-        counts.append(stats.confusion(predictions["test_labels"], predicted, len(runs[0].classes)))
-    return np.sum(counts, axis=0)
-
-
-def _spread(values: Sequence[float], scale: float, digits: int) -> str:
-    """mean, with the standard deviation between seeds where there are several."""
-    mean = f"{scale * np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
-
 
 # --- one approach ----------------------------------------------------------------------------------------------
 
 
 def epochs(runs: Sequence[Run]) -> Table:
     """Losses and validation accuracy after each epoch, mean ± standard deviation over seeds."""
-    approach = runs[0].approach
+    approach, table = runs[0].approach, {}
+    chance = dict(zip(("validation_accuracy", "validation_loss", "train_loss"), (*errors_of(runs), None), strict=True))
+    for name, scale in (("train_loss", 1), ("validation_loss", 1), ("validation_accuracy", 100)):
+        values = np.array([run.epochs[name] for run in runs]).T
+        known = [deviation(some) for some in values] if len(runs) > 1 else [chance[name] or chance["validation_loss"]]
+        digits = decimals(*[scale * (value or 0) for value in known])
+        table[name] = [spread(some, scale, digits) for some in values]
     selected = [run.info["selected_epoch"] for run in runs]
-    rows = []
-    for index, epoch in enumerate(runs[0].epochs["epoch"]):
-        values = {name: [run.epochs[name].iloc[index] for run in runs] for name in runs[0].epochs.columns}
-        rows.append(
-            (
-                str(epoch),
-                _spread(values["train_loss"], 1, 4),
-                _spread(values["validation_loss"], 1, 4),
-                _spread(values["validation_accuracy"], 100, 2),
-                "✓" * (epoch in selected) if len(runs) == 1 else str(selected.count(epoch) or ""),
-            )
-        )
+    rows = [
+        (str(epoch), *(column[index] for column in table.values()),
+         "✓" * (epoch in selected) if len(runs) == 1 else str(selected.count(epoch) or ""))
+        for index, epoch in enumerate(runs[0].epochs["epoch"])
+    ]  # fmt: skip
     last = "selected" if len(runs) == 1 else "selected by, seeds"
     return Table(
         f"tab-epochs-{approach.replace('_', '-')}",
@@ -127,13 +58,16 @@ def epochs(runs: Sequence[Run]) -> Table:
 def test(runs: Sequence[Run]) -> Table:
     """What each seed's selected epoch does on the test images."""
     approach, images = runs[0].approach, runs[0].info["data"]["test"]
+    digits, losses = (decimals(scale * error) for scale, error in zip((100, 1), errors_of(runs), strict=True))
     rows = []
     for run in runs:
         info = run.info
         low, high = stats.wilson(round(info["test_accuracy"] * images), images)
-        accuracies = (f"{100 * info['validation_accuracy']:.2f}", f"{100 * info['test_accuracy']:.2f}")
-        reach = f"{100 * low:.2f} to {100 * high:.2f}"
-        rows.append((str(run.seed), str(info["selected_epoch"]), *accuracies, reach, f"{info['test_loss']:.4f}"))
+        accuracies = [fixed(100 * info[name], digits) for name in ("validation_accuracy", "test_accuracy")]
+        between = f"{fixed(100 * low, digits)} to {fixed(100 * high, digits)}"
+        rows.append(
+            (str(run.seed), str(info["selected_epoch"]), *accuracies, between, fixed(info["test_loss"], losses))
+        )
     return Table(
         f"tab-test-{approach.replace('_', '-')}",
         f"{NAMES[approach].capitalize()}: the selected epoch on {images:,} test images; "
@@ -147,52 +81,27 @@ def test(runs: Sequence[Run]) -> Table:
 # --- the comparison --------------------------------------------------------------------------------------------
 
 
-def compare(study: Study) -> dict:
-    """Full fine-tuning minus linear probe, paired on the test images; numbers only."""
-    probe, tuned = ([run.predictions() for run in study[approach]] for approach in NAMES)
-    labels = probe[0]["test_labels"]
-    right = [np.array([p["test_logits"].argmax(1) == labels for p in some]) for some in (probe, tuned)]
-    loss = [np.array([stats.cross_entropy(p["test_logits"], labels) for p in some]) for some in (probe, tuned)]
-    accuracy, losses = stats.paired_difference(right[0], right[1]), stats.paired_difference(loss[0], loss[1])
-    tests = []
-    for run, a, b in zip(study["linear_probe"], *right, strict=True):
-        only_a, only_b, p = stats.mcnemar(a, b)
-        tests.append({"seed": run.seed, "only_linear_probe": only_a, "only_full_finetune": only_b, "p": p})
-    return {
-        "direction": "full_finetune minus linear_probe",
-        "accuracy_difference": {"mean": accuracy.mean, "ci95": [accuracy.low, accuracy.high]},
-        "loss_difference": {"mean": losses.mean, "ci95": [losses.low, losses.high]},
-        "ci95_method": accuracy.method,
-        "mcnemar": tests,
-        "accuracy_difference_is_clear": accuracy.clear,
-        "chance_that_one_fine_tuning_run_beats_one_probe": stats.chance_to_win(
-            *(np.array([run.info["test_accuracy"] for run in study[approach]]) for approach in NAMES)
-        ),
-        "train_seconds_ratio": mean_of(study["full_finetune"], "train_seconds")
-        / mean_of(study["linear_probe"], "train_seconds"),
-    }
-
-
 def comparison(study: Study) -> Table:
     """The approaches side by side."""
+    estimates = [accuracy_of(runs) for runs in study.values()]
+    digits = decimals(*[50 * (e.high - e.low) for e in estimates])
+    nats = decimals(*[errors_of(runs)[1] for runs in study.values()])
     rows = []
-    for approach, runs in study.items():
-        estimate = accuracy_of(runs)
+    for (approach, runs), estimate in zip(study.items(), estimates, strict=True):
         rows.append(
             (
                 NAMES[approach],
-                _spread([run.info["validation_loss"] for run in runs], 1, 4),
-                _spread([run.info["test_loss"] for run in runs], 1, 4),
-                _spread([run.info["test_accuracy"] for run in runs], 100, 2),
-                f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}",
-                f"{mean_of(runs, 'train_seconds'):.1f}",
+                spread([run.info["validation_loss"] for run in runs], 1, nats),
+                spread([run.info["test_loss"] for run in runs], 1, nats),
+                spread([run.info["test_accuracy"] for run in runs], 100, digits),
+                f"{fixed(100 * estimate.low, digits)} to {fixed(100 * estimate.high, digits)}",
+                fixed(mean_of(runs, "train_seconds"), 0 if mean_of(runs, "train_seconds") >= 100 else 1),
                 f"{runs[0].info['trained_parameters']:,}",
             )
         )
-    estimate = accuracy_of(study["linear_probe"])
     return Table(
         "tab-comparison",
-        f"Both approaches at their selected epochs; n = {estimate.n}; 95 % intervals: {estimate.method}.",
+        f"Both approaches at their selected epochs; n = {estimates[0].n}; 95 % intervals: {estimates[0].method}.",
         ("approach", "validation loss, nats", "test loss, nats", "test accuracy, %", "95 % interval, %",
          "training, s", "trained parameters"),
         tuple(rows),
@@ -200,33 +109,24 @@ def comparison(study: Study) -> Table:
     )  # fmt: skip
 
 
-def published_interval(approach: str) -> tuple[float, float]:
-    """The binomial interval that the published accuracy lacks."""
-    return stats.wilson(round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES), PUBLISHED_TEST_IMAGES)
-
-
-def reported(run: Run) -> tuple[float, float]:
-    """(test accuracy, loss) as the run's own recipe reports them: the published ones end with the last epoch's loss."""
-    loss = run.epochs["validation_loss"].iloc[-1] if run.info["recipe"]["recipe"] == "published" else None
-    return run.info["test_accuracy"], run.info["test_loss"] if loss is None else float(loss)
-
-
 def published(evidence: Evidence, data_name: str) -> Table:
-    """The published figures beside those of every recipe here; theirs with the binomial interval that they lack."""
+    """The published figures, as they were printed, beside those of every recipe here; theirs with the binomial
+    interval that they lack."""
     rows = []
     for approach, theirs in PUBLISHED.items():
         low, high = published_interval(approach)
-        span = f"{100 * low:.2f} to {100 * high:.2f}"
+        span = f"{100 * low:.1f} to {100 * high:.1f}"
         rows.append((NAMES[approach], "as published", "1", f"{100 * theirs['test_accuracy']:.2f}", span,
-                     f"{theirs['test_loss']:.4f}", f"{theirs['train_seconds']:.1f}"))  # fmt: skip
+                     f"{theirs['test_loss']:.4f}", f"{theirs['train_seconds']:,.0f}"))  # fmt: skip
         for recipe in evidence.recipes:
             runs = evidence.runs[approach][recipe]
             ours = accuracy_of(runs)
-            losses = [reported(run)[1] for run in runs]
+            digits, nats = decimals(50 * (ours.high - ours.low)), decimals(errors_of(runs)[1])
             rows.append((NAMES[approach], f"here, {recipe}", str(ours.n),
-                         _spread([run.info["test_accuracy"] for run in runs], 100, 2),
-                         f"{100 * ours.low:.2f} to {100 * ours.high:.2f}", _spread(losses, 1, 4),
-                         f"{mean_of(runs, 'train_seconds'):.1f}"))  # fmt: skip
+                         spread([run.info["test_accuracy"] for run in runs], 100, digits),
+                         f"{fixed(100 * ours.low, digits)} to {fixed(100 * ours.high, digits)}",
+                         spread([reported(run)[1] for run in runs], 1, nats),
+                         f"{mean_of(runs, 'train_seconds'):,.0f}"))  # fmt: skip
     run = evidence.main["linear_probe"][0]
     return Table(
         "tab-published",
@@ -238,101 +138,6 @@ def published(evidence: Evidence, data_name: str) -> Table:
         ("approach", "recipe", "n", "test accuracy, %", "95 % interval, %", "loss, nats", "training, s"),
         tuple(rows),
         "llrrrrr",
-    )
-
-
-# --- what defects, labels and recipes change -------------------------------------------------------------------
-
-DEFECTS = {
-    "select_on_test": "the test images select the epoch",
-    "train_on_all": "nothing is held out, so the test images select",
-    "normalisation": "inputs normalised by 0.5 and 0.5",
-    "unstratified": "validation drawn without regard to class",
-    "frozen_dropout": "dropout on in the frozen trunk",
-    "dropout_ends": "dropout off after the first epoch",
-    "batch_averages": "losses averaged over batches",
-}
-
-
-def right_of(runs: Sequence[Run]) -> np.ndarray:
-    """Right or wrong, bool (seeds, N), of each test image."""
-    return np.array([p["test_logits"].argmax(1) == p["test_labels"] for p in map(Run.predictions, runs)])
-
-
-def defect_effects(evidence: Evidence) -> list[dict]:
-    """What each defect, switched on alone, does to the accuracy and the loss that `corrected` would report."""
-    effects = []
-    for approach in NAMES:
-        base = evidence.runs[approach].get("corrected", ())
-        for name, runs in evidence.keyed(approach, "defect").items() if base else ():
-            change = stats.paired_difference(right_of(base), right_of(runs))
-            losses = [mean_of(some, "validation_loss") for some in (base, runs)]
-            effects.append(
-                {"approach": approach, "defect": name, "test_accuracy": mean_of(runs, "test_accuracy"),
-                 "effect": change.mean, "effect_ci95": [change.low, change.high], "effect_is_clear": change.clear,
-                 "effect_method": change.method,
-                 "loss_effect": losses[1] - losses[0], "n": len(runs)}
-            )  # fmt: skip
-    return effects
-
-
-def defects(evidence: Evidence) -> Table | Prose:
-    """Each published defect, switched on alone in `corrected`, and what it does to the reported figures."""
-    rows, effects = [], defect_effects(evidence)
-    for one in effects:
-        low, high = one["effect_ci95"]
-        rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], f"{100 * one['test_accuracy']:.2f}",
-                     signed(100 * one["effect"]), f"{signed(100 * low)} to {signed(100 * high)}",
-                     signed(one["loss_effect"], 4)))  # fmt: skip
-    if not rows:
-        return Prose("This study has not switched the defects on one at a time (parameter `defects`).")
-    return Table(
-        "tab-defects",
-        "What each defect of the published listings changes, switched on alone in the recipe corrected: reported test "
-        "accuracy, its paired difference, and the difference in the loss that selects (the test loss, where the test "
-        f"images do); n = {effects[0]['n']}, intervals: {effects[0]['effect_method']}.",
-        ("approach", "defect", "accuracy, %", "effect, points", "95 % interval", "loss, nats"),
-        tuple(rows),
-        "llrrrr",
-    )
-
-
-def budget_points(evidence: Evidence) -> dict[str, list[tuple[float, Sequence[Run]]]]:
-    """Approach -> (labelled images a class, validation included; runs), all images last."""
-    points: dict[str, list[tuple[float, Sequence[Run]]]] = {}
-    for approach in NAMES:
-        some = [*evidence.keyed(approach, "budget").values(), evidence.best[approach]]
-        counts = [(runs[0].info["data"]["train"] + runs[0].info["data"]["validation"]) for runs in some]
-        classes = len(some[0][0].classes)
-        # A budget that no class can fill is the same as all images.
-        points[approach] = [
-            (count / classes, runs)
-            for count, runs in zip(counts, some, strict=True)
-            if count < counts[-1] or runs is some[-1]
-        ]
-    return points
-
-
-def budgets(evidence: Evidence) -> Table | Prose:
-    """Accuracy of both approaches by number of labels, and their paired difference."""
-    rows = []
-    for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True):
-        change = stats.paired_difference(right_of(probe), right_of(tuned))
-        accuracies = [_spread([run.info["test_accuracy"] for run in runs], 100, 2) for runs in (probe, tuned)]
-        reach = f"{signed(100 * change.low)} to {signed(100 * change.high)}"
-        batch = str(probe[0].info["recipe"]["batch_size"])
-        rows.append((f"{labels:,.0f}", batch, *accuracies, signed(100 * change.mean), reach))
-    if len(rows) == 1:
-        return Prose("This study has not been run with fewer labels (parameter `budgets`).")
-    recipe = evidence.best["linear_probe"][0].info["recipe"]
-    return Table(
-        "tab-budgets",
-        f"Test accuracy by labelled images a class, {percent(recipe['val_fraction'], 0)} of which validate; recipe "
-        f"{recipe['recipe']}, n = {len(probe)}. With few labels the batch is smaller, so that an epoch has more than a "
-        f"step or two. The difference is full fine-tuning minus linear probe, paired; intervals: {change.method}.",
-        ("labels a class", "batch", "linear probe, %", "full fine-tuning, %", "difference, points", "95 % interval"),
-        tuple(rows),
-        "rrrrrr",
     )
 
 
@@ -360,23 +165,54 @@ def cost(evidence: Evidence) -> Table:
     )  # fmt: skip
 
 
-def calibration_of(runs: Sequence[Run]) -> dict:
-    """Expected calibration error and loss on the test images, as they are and temperature-scaled; means over seeds."""
+# --- what defects and labels change ----------------------------------------------------------------------------
+
+
+def defects(evidence: Evidence) -> Table | Prose:
+    """Each published defect, switched on alone in `corrected`, and what it does to the reported figures."""
+    effects = defect_effects(evidence)
+    if not effects:
+        return Prose("This study has not switched the defects on one at a time (parameter `defects`).")
     rows = []
-    for predictions in map(Run.predictions, runs):
-        t = stats.temperature(predictions["validation_logits"], predictions["validation_labels"])
-        logits, labels = predictions["test_logits"], predictions["test_labels"]
-        pair = [logits, logits / t]
-        rows.append((t, *(stats.reliability(some, labels).error for some in pair),
-                     *(stats.cross_entropy(some, labels).mean() for some in pair)))  # fmt: skip
-    names = ("temperature", "ece", "ece_scaled", "test_loss", "test_loss_scaled")
-    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+    for one in effects:
+        between, digits = reach(*one["effect_ci95"])
+        rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], fixed(100 * one["test_accuracy"], digits),
+                     signed(100 * one["effect"], digits), between, signed(one["loss_effect"], 3)))  # fmt: skip
+    return Table(
+        "tab-defects",
+        "What each defect of the published listings changes, switched on alone in the recipe corrected: reported test "
+        "accuracy, its paired difference, and the difference in the loss that selects (the test loss, where the test "
+        f"images do); n = {effects[0]['n']}, intervals: {effects[0]['effect_method']}.",
+        ("approach", "defect", "accuracy, %", "effect, points", "95 % interval", "loss, nats"),
+        tuple(rows),
+        "llrrrr",
+    )
 
 
-def classes_of(runs: Sequence[Run]) -> list[stats.Estimate]:
-    """Accuracy on each class's test images, with its interval."""
-    right, labels = right_of(runs), runs[0].predictions()["test_labels"]
-    return [stats.accuracy(right[:, labels == label]) for label in range(len(runs[0].classes))]
+def budgets(evidence: Evidence) -> Table | Prose:
+    """Accuracy of both approaches by number of labels, and their paired difference."""
+    rows = []
+    for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True):
+        change = stats.paired_difference(right_of(probe), right_of(tuned))
+        between, digits = reach(change.low, change.high)
+        accuracies = [spread([run.info["test_accuracy"] for run in runs], 100, digits) for runs in (probe, tuned)]
+        batch = str(probe[0].info["recipe"]["batch_size"])
+        rows.append((f"{labels:,.0f}", batch, *accuracies, signed(100 * change.mean, digits), between))
+    if len(rows) == 1:
+        return Prose("This study has not been run with fewer labels (parameter `budgets`).")
+    recipe = evidence.best["linear_probe"][0].info["recipe"]
+    return Table(
+        "tab-budgets",
+        f"Test accuracy by labelled images a class, {percent(recipe['val_fraction'], 0)} of which validate; recipe "
+        f"{recipe['recipe']}, n = {len(probe)}. With few labels the batch is smaller, so that an epoch has more than a "
+        f"step or two. The difference is full fine-tuning minus linear probe, paired; intervals: {change.method}.",
+        ("labels a class", "batch", "linear probe, %", "full fine-tuning, %", "difference, points", "95 % interval"),
+        tuple(rows),
+        "rrrrrr",
+    )
+
+
+# --- where it all came from ------------------------------------------------------------------------------------
 
 
 def provenance(evidence: Evidence) -> Table:
@@ -407,69 +243,3 @@ def environment(study: Study) -> Table:
     rows += [("data, sha256", info["data"]["fingerprint"]), ("weights, sha256", info["weights"]["sha256"] or "none")]
     rows += [("code, sha256", made["code"]), ("command", made["command"])]
     return Table("tab-environment", "What the runs were made with.", ("what", "value"), tuple(rows), "ll")
-
-
-# --- results.json ----------------------------------------------------------------------------------------------
-
-
-def results(profile: str, evidence: Evidence, data_name: str) -> dict:
-    """Every number of the report. Accuracies are fractions, times seconds, losses per-sample means in nats."""
-    study = evidence.main
-    first = study["linear_probe"][0].info
-    data = first["data"] | {"name": data_title(study["linear_probe"][0], data_name)}
-    shared = ("data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "precision")
-    return {
-        "profile": profile,
-        "data": data,
-        "weights": first["weights"],
-        "recipe": {name: first["recipe"][name] for name in shared},
-        "presented": first["recipe"]["recipe"],
-        "approaches": {
-            approach: {recipe: _result(evidence.runs[approach][recipe]) for recipe in evidence.recipes}
-            for approach in NAMES
-        },
-        "comparison": compare(study),
-        "comparisons": {recipe: compare(evidence.of(recipe)) for recipe in evidence.recipes},
-        "defects": defect_effects(evidence),
-        "label_budget": [
-            {"labels_per_class": labels, **{a: _brief(r) for a, r in zip(NAMES, (probe, tuned), strict=True)},
-             "comparison": compare({"linear_probe": probe, "full_finetune": tuned})}
-            for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True)
-        ],
-        "published": {a: v | {"test_accuracy_ci95": published_interval(a)} for a, v in PUBLISHED.items()},
-        "provenance": first["provenance"],
-    }  # fmt: skip
-
-
-def _brief(runs: Sequence[Run]) -> dict:
-    estimate = accuracy_of(runs)
-    return {"mean": estimate.mean, "sd": estimate.sd, "n": estimate.n, "ci95": [estimate.low, estimate.high],
-            "ci95_method": estimate.method}  # fmt: skip
-
-
-def _result(runs: Sequence[Run]) -> dict:
-    keys = ("selected_epoch", "selected_on", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
-            "train_seconds", "features_seconds", "start_seconds", "validation_seconds", "test_seconds",
-            "images_per_second", "peak_memory_mib", "trained_parameters", "parameters", "forward_flops",
-            "backward_flops")  # fmt: skip
-    made = [
-        {"seed": run.seed, "record": run.path.name, "device": device_of([run]),
-         "finished": run.info["provenance"]["finished"], **{key: run.info[key] for key in keys},
-         "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
-        for run in runs
-    ]  # fmt: skip
-    recipe = {key: value for key, value in runs[0].info["recipe"].items() if key not in ("approach", "seed")}
-    classes = {
-        name: {"mean": e.mean, "ci95": [e.low, e.high]}
-        for name, e in zip(runs[0].classes, classes_of(runs), strict=True)
-    }
-    held_out = runs[0].info["selected_on"] == "validation"
-    return {
-        "recipe": recipe,
-        "runs": made,
-        "test_accuracy": _brief(runs),
-        "class_accuracy": classes,
-        "confusion": confusion_of(runs).tolist(),
-        # Temperatures are fitted on validation images, of which a recipe that selects on the test set has none.
-        "calibration": calibration_of(runs) if held_out else None,
-    }

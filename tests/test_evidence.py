@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from report_lib import figures, plan, prose, records, stats, tables
+from report_lib import figures, findings, measures, pictures, plan, prose, records, stats, tables
 from report_lib.recipe import InputError, source_hash
+from report_lib.results import results
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>", "a_b%c&d#$", "猫"]
 IMAGES = 400
@@ -88,15 +89,15 @@ def better(approach, what):
 
 def test_every_part_says_something_true_of_every_class_name(study):
     evidence = study(better, **FULL)
-    main, pictures = evidence.main, np.zeros((IMAGES, 8, 8, 3), np.uint8)
+    main, images = evidence.main, np.zeros((IMAGES, 8, 8, 3), np.uint8)
     parts = [
         tables.published(evidence, "made up"), tables.defects(evidence), tables.budgets(evidence),
         tables.provenance(evidence), tables.cost(evidence),
         figures.accuracy_against_time(evidence), figures.budgets(evidence), figures.reliability(main),
-        figures.classes(main), figures.mistakes(main, pictures), figures.disagreements(main, pictures),
-        figures.filters(main["full_finetune"][0]), prose.abstract(evidence, ""), prose.published(evidence, ""),
-        prose.defects(evidence), prose.recipes(evidence), prose.budgets(evidence), prose.calibration(main),
-        prose.classes(main), prose.overlap(main), prose.filters(main["full_finetune"][0]), prose.limits(main, ""),
+        figures.classes(main), pictures.mistakes(main, images), pictures.disagreements(main, images),
+        pictures.filters(main["full_finetune"][0]), prose.abstract(evidence, ""), prose.published(evidence),
+        findings.defects(evidence), findings.recipes(evidence), findings.budgets(evidence), findings.calibration(main),
+        findings.classes(main), findings.overlap(main), findings.filters(main["full_finetune"][0]), findings.limits(main),
         prose.difference(main),
     ]  # fmt: skip
     for part in parts:
@@ -124,20 +125,20 @@ def test_the_crossing_of_few_labels_is_named(study):
         return 0.7 if (approach == "linear_probe") == few else 0.5
 
     evidence = study(crossing, seeds="0,1", budgets="10,50")
-    text = prose.budgets(evidence).markdown
+    text = findings.budgets(evidence).markdown
     assert "with 10 labels a class the linear probe is ahead" in text
     assert "with 50 labels a class full fine-tuning is ahead" in text and "cross between 10 and 50" in text
     labels = [row[0] for row in tables.budgets(evidence).rows]
     assert labels == ["10", "50", "100"] and "n = 2" in tables.budgets(evidence).caption
-    assert "no crossing is shown" in prose.budgets(study(better, seeds="0,1", budgets="10,50")).markdown
-    assert "neither is clearly ahead" in prose.budgets(study(lambda *_: 0.6, seeds="0,1", budgets="10")).markdown
+    assert "no crossing is shown" in findings.budgets(study(better, seeds="0,1", budgets="10,50")).markdown
+    assert "neither is clearly ahead" in findings.budgets(study(lambda *_: 0.6, seeds="0,1", budgets="10")).markdown
 
 
 def test_what_was_not_run_is_not_shown(study):
     evidence = study(better)
-    assert figures.budgets(evidence) is None and prose.budgets(evidence).markdown == ""
+    assert figures.budgets(evidence) is None and findings.budgets(evidence).markdown == ""
     assert "parameter `defects`" in tables.defects(evidence).markdown
-    assert "parameter `recipes`" in prose.recipes(evidence).markdown
+    assert "parameter `recipes`" in findings.recipes(evidence).markdown
 
 
 def test_defects_that_flatter_are_told_from_those_that_do_nothing(study):
@@ -145,21 +146,22 @@ def test_defects_that_flatter_are_told_from_those_that_do_nothing(study):
         return 0.75 if what == "defect:select_on_test" else 0.6
 
     evidence = study(flattered, seeds="0,1", defects="linear_probe")
-    text = prose.defects(evidence).markdown
+    text = findings.defects(evidence).markdown
     assert "It is raised by: the test images select the epoch (linear probe)" in text and "lowered by" not in text
-    effects = {one["defect"]: one for one in tables.defect_effects(evidence)}
+    effects = {one["defect"]: one for one in measures.defect_effects(evidence)}
     assert effects["select_on_test"]["effect"] > 0.1 and effects["select_on_test"]["effect_is_clear"]
     assert not effects["frozen_dropout"]["effect_is_clear"]
     assert (
-        "each interval holds zero" in prose.defects(study(lambda *_: 0.6, seeds="0,1", defects="linear_probe")).markdown
+        "No single defect can be said"
+        in findings.defects(study(lambda *_: 0.6, seeds="0,1", defects="linear_probe")).markdown
     )
 
 
 def test_temperatures_are_fitted_on_held_out_images_or_not_at_all(study):
     evidence = study(better, recipes="published,corrected", seeds="0")
-    assert "no temperature can be fitted" in prose.calibration(evidence.of("published")).markdown
+    assert "no temperature can be fitted" in findings.calibration(evidence.of("published")).markdown
     assert figures.reliability(evidence.of("published")) is None
-    result = tables.results("demo", evidence, "")
+    result = results("demo", evidence, "")
     assert result["approaches"]["linear_probe"]["published"]["calibration"] is None
     calibration = result["approaches"]["linear_probe"]["corrected"]["calibration"]
     assert calibration["ece_scaled"] < calibration["ece"] and calibration["test_loss_scaled"] < calibration["test_loss"]
@@ -199,9 +201,9 @@ def test_times_on_different_devices_are_not_weighed(study):
 def test_published_reports_the_last_epochs_loss_as_its_listing_does(study):
     evidence = study(better, recipes="published,corrected", seeds="0")
     run = evidence.runs["linear_probe"]["published"][0]
-    assert tables.reported(run) == (run.info["test_accuracy"], 0.5)
+    assert measures.reported(run) == (run.info["test_accuracy"], 0.5)
     other = evidence.runs["linear_probe"]["corrected"][0]
-    assert tables.reported(other)[1] == other.info["test_loss"]
+    assert measures.reported(other)[1] == other.info["test_loss"]
 
 
 def test_two_hundred_classes_fit(study):
@@ -216,22 +218,22 @@ def test_two_hundred_classes_fit(study):
 
 def test_no_mistake_and_no_disagreement(study):
     evidence = study(lambda *_: 1.0, seeds="0")
-    pictures = np.zeros((IMAGES, 8, 8, 3), np.uint8)
-    assert figures.mistakes(evidence.main, pictures).alt == "No such picture."
-    assert "0 only the linear probe" in figures.disagreements(evidence.main, pictures).caption
+    images = np.zeros((IMAGES, 8, 8, 3), np.uint8)
+    assert pictures.mistakes(evidence.main, images).alt == "No such picture."
+    assert "0 only the linear probe" in pictures.disagreements(evidence.main, images).caption
 
 
 def test_cifar10_has_known_limits_and_others_have_none_known(study):
-    assert "Nothing is known here" in prose.limits(study(better).main, "CIFAR-10").markdown
+    assert "Nothing is known here" in findings.limits(study(better).main).markdown
 
 
 def test_results_hold_every_recipe_defect_and_budget(study):
     evidence = study(better, **FULL)
-    result = tables.results("demo", evidence, "")
+    result = results("demo", evidence, "")
     for approach in ("linear_probe", "full_finetune"):
         assert set(result["approaches"][approach]) == {"published", "corrected", "tuned"}
         for one in result["approaches"][approach].values():
-            right = tables.right_of(evidence.runs[approach][one["recipe"]["recipe"]])
+            right = measures.right_of(evidence.runs[approach][one["recipe"]["recipe"]])
             assert one["test_accuracy"]["mean"] == pytest.approx(right.mean()) and one["test_accuracy"]["n"] == 3
     assert [one["labels_per_class"] for one in result["label_budget"]] == [10, 50, 100]
     assert {one["defect"] for one in result["defects"]} == {

@@ -1,0 +1,71 @@
+"""Numbers -> the text that tables and sentences print. Rounding follows the uncertainty."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
+MINUS = "\N{MINUS SIGN}"  # as wide as a plus
+
+
+def decimals(*uncertainties: float | None) -> int:
+    """Decimals worth printing beside the least of some uncertainties; 2 where none of them is known and above zero.
+
+    Two digits of an uncertainty that starts with 10 to 35, one of any other: the rule of the Particle Data Group
+    (Review of Particle Physics, introduction, section 5.3).
+    """
+    known = [value for value in uncertainties if value and math.isfinite(value)]
+    if not known:
+        return 2
+    exponent = math.floor(math.log10(min(known)))
+    two = min(known) / 10.0**exponent < 3.55
+    return max(0, two - exponent)
+
+
+def fixed(value: float, digits: int) -> str:
+    """With a proper minus, and none before a zero."""
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", MINUS) if float(text.replace(",", "")) else text.removeprefix("-")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, also a plus."""
+    text = fixed(value, digits)
+    return text if text.startswith(MINUS) else f"+{text}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    return f"{100 * fraction:.{digits}f}{NBSP}%"
+
+
+def interval(low: float, high: float, digits: int = 1) -> str:
+    """A 95 % interval of fractions, in percent."""
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NBSP}%"
+
+
+def reach(low: float, high: float, scale: float = 100) -> tuple[str, int]:
+    """(an interval of differences with their signs, the decimals that it leaves meaningful); no unit."""
+    digits = decimals(scale * (high - low) / 2)
+    return f"{signed(scale * low, digits)} to {signed(scale * high, digits)}", digits
+
+
+def spread(values: Sequence[float], scale: float, digits: int) -> str:
+    """Mean, with the standard deviation between seeds where there are several."""
+    mean = fixed(scale * float(np.mean(values)), digits)
+    return mean if len(values) == 1 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation between seeds; None for a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def seconds(value: float) -> str:
+    if value < 100:
+        return f"{value:.3g}{NBSP}s"
+    return f"{value:.0f}{NBSP}s" if value < 3600 else f"{value / 3600:.1f}{NBSP}h"
+
+
+def p_value(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"

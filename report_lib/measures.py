@@ -1,0 +1,181 @@
+"""Records -> the numbers that tables, figures and sentences show. Imports no torch."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from report_lib import stats
+from report_lib.plan import Evidence
+from report_lib.records import Run
+
+NAMES = {"linear_probe": "linear probe", "full_finetune": "full fine-tuning"}
+
+# The homework report this study started from: one unseeded run each on a T4, best *test* epoch, original CIFAR-10.
+PUBLISHED = {
+    "linear_probe": {"test_accuracy": 0.7969, "test_loss": 0.6005, "train_seconds": 1423.19},
+    "full_finetune": {"test_accuracy": 0.8059, "test_loss": 0.5826, "train_seconds": 1427.72},
+}
+
+PUBLISHED_TEST_IMAGES = 10_000
+
+DEFECTS = {
+    "select_on_test": "the test images select the epoch",
+    "train_on_all": "nothing is held out, so the test images select",
+    "normalisation": "inputs normalised by 0.5 and 0.5",
+    "unstratified": "validation drawn without regard to class",
+    "frozen_dropout": "dropout on in the frozen trunk",
+    "dropout_ends": "dropout off after the first epoch",
+    "batch_averages": "losses averaged over batches",
+}
+
+Study = Mapping[str, Sequence[Run]]  # approach -> its runs, one a seed, in the same order of seeds
+
+
+def mean_of(runs: Sequence[Run], name: str) -> float:
+    return float(np.mean([run.info[name] for run in runs]))
+
+
+def accuracy_of(runs: Sequence[Run]) -> stats.Estimate:
+    return stats.accuracy(right_of(runs))
+
+
+def right_of(runs: Sequence[Run]) -> np.ndarray:
+    """Right or wrong, bool (seeds, N), of each test image."""
+    return np.array([p["test_logits"].argmax(1) == p["test_labels"] for p in map(Run.predictions, runs)])
+
+
+def data_title(run: Run, given: str) -> str:
+    """What the report calls the data: the name the user gave, or the source's own."""
+    return given or run.info["data"]["name"]
+
+
+def device_of(runs: Sequence[Run]) -> str:
+    """What the runs were computed on, and how precisely: a GPU's name, or CPU with its number of threads."""
+    devices = []
+    for made in (run.info["provenance"] for run in runs):
+        where = made["device"] if made["device"] != "cpu" else f"CPU ({made['threads']} threads)"
+        devices.append(f"{where}, {made['precision']}")
+    return "; ".join(dict.fromkeys(devices))
+
+
+def errors_of(runs: Sequence[Run]) -> tuple[float, float]:
+    """Standard errors of (accuracy, loss) that the draw of selecting images gives one run, at its selected epoch."""
+    found = []
+    for one in map(Run.predictions, runs):
+        kind = "validation" if len(one["validation_labels"]) else "test"
+        logits, labels = one[f"{kind}_logits"], one[f"{kind}_labels"]
+        right, loss = logits.argmax(1) == labels, stats.cross_entropy(logits, labels)
+        found.append([some.std() / len(labels) ** 0.5 for some in (right, loss)])
+    accuracy, loss = np.mean(found, axis=0)
+    return float(accuracy), float(loss)
+
+
+def recall_of(runs: Sequence[Run]) -> list[float]:
+    """Share of each class's test images that are recognised, mean over seeds."""
+    counts = confusion_of(runs)
+    return (counts.diagonal() / counts.sum(1)).tolist()
+
+
+def confusion_of(runs: Sequence[Run]) -> np.ndarray:
+    """Counts (classes, classes), row true, column predicted, of the test images of all seeds together."""
+    counts = []
+    for predictions in (run.predictions() for run in runs):
+        predicted = predictions["test_logits"].argmax(1)
+        counts.append(stats.confusion(predictions["test_labels"], predicted, len(runs[0].classes)))
+    return np.sum(counts, axis=0)
+
+
+def compare(study: Study) -> dict:
+    """Full fine-tuning minus linear probe, paired on the test images; numbers only."""
+    probe, tuned = ([run.predictions() for run in study[approach]] for approach in NAMES)
+    labels = probe[0]["test_labels"]
+    right = [np.array([p["test_logits"].argmax(1) == labels for p in some]) for some in (probe, tuned)]
+    loss = [np.array([stats.cross_entropy(p["test_logits"], labels) for p in some]) for some in (probe, tuned)]
+    accuracy, losses = stats.paired_difference(right[0], right[1]), stats.paired_difference(loss[0], loss[1])
+    tests = []
+    for run, a, b in zip(study["linear_probe"], *right, strict=True):
+        only_a, only_b, p = stats.mcnemar(a, b)
+        tests.append({"seed": run.seed, "only_linear_probe": only_a, "only_full_finetune": only_b, "p": p})
+    return {
+        "direction": "full_finetune minus linear_probe",
+        "accuracy_difference": {"mean": accuracy.mean, "ci95": [accuracy.low, accuracy.high]},
+        "loss_difference": {"mean": losses.mean, "ci95": [losses.low, losses.high]},
+        "ci95_method": accuracy.method,
+        "mcnemar": tests,
+        "accuracy_difference_is_clear": accuracy.clear,
+        "chance_that_one_fine_tuning_run_beats_one_probe": stats.chance_to_win(
+            *(np.array([run.info["test_accuracy"] for run in study[approach]]) for approach in NAMES)
+        ),
+        "train_seconds_ratio": mean_of(study["full_finetune"], "train_seconds")
+        / mean_of(study["linear_probe"], "train_seconds"),
+    }
+
+
+def published_interval(approach: str) -> tuple[float, float]:
+    """The binomial interval that the published accuracy lacks."""
+    return stats.wilson(round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES), PUBLISHED_TEST_IMAGES)
+
+
+def reported(run: Run) -> tuple[float, float]:
+    """(test accuracy, loss) as the run's own recipe reports them: the published ones end with the last epoch's loss."""
+    loss = run.epochs["validation_loss"].iloc[-1] if run.info["recipe"]["recipe"] == "published" else None
+    return run.info["test_accuracy"], run.info["test_loss"] if loss is None else float(loss)
+
+
+def defect_effects(evidence: Evidence) -> list[dict]:
+    """What each defect, switched on alone, does to the accuracy and the loss that `corrected` would report."""
+    effects = []
+    for approach in NAMES:
+        base = evidence.runs[approach].get("corrected", ())
+        for name, runs in evidence.keyed(approach, "defect").items() if base else ():
+            change = stats.paired_difference(right_of(base), right_of(runs))
+            losses = [mean_of(some, "validation_loss") for some in (base, runs)]
+            effects.append(
+                {"approach": approach, "defect": name, "test_accuracy": mean_of(runs, "test_accuracy"),
+                 "effect": change.mean, "effect_ci95": [change.low, change.high], "effect_is_clear": change.clear,
+                 "effect_method": change.method,
+                 "loss_effect": losses[1] - losses[0], "n": len(runs)}
+            )  # fmt: skip
+    return effects
+
+
+def budget_points(evidence: Evidence) -> dict[str, list[tuple[float, Sequence[Run]]]]:
+    """Approach -> (labelled images a class, validation included; runs), all images last."""
+    points: dict[str, list[tuple[float, Sequence[Run]]]] = {}
+    for approach in NAMES:
+        some = [*evidence.keyed(approach, "budget").values(), evidence.best[approach]]
+        counts = [(runs[0].info["data"]["train"] + runs[0].info["data"]["validation"]) for runs in some]
+        classes = len(some[0][0].classes)
+        # A budget that no class can fill is the same as all images.
+        points[approach] = [
+            (count / classes, runs)
+            for count, runs in zip(counts, some, strict=True)
+            if count < counts[-1] or runs is some[-1]
+        ]
+    return points
+
+
+def calibration_of(runs: Sequence[Run]) -> dict:
+    """Expected calibration error and loss on the test images, as they are and temperature-scaled; means over seeds."""
+    rows = []
+    for predictions in map(Run.predictions, runs):
+        t = stats.temperature(predictions["validation_logits"], predictions["validation_labels"])
+        logits, labels = predictions["test_logits"], predictions["test_labels"]
+        pair = [logits, logits / t]
+        rows.append((t, *(stats.reliability(some, labels).error for some in pair),
+                     *(stats.cross_entropy(some, labels).mean() for some in pair)))  # fmt: skip
+    names = ("temperature", "ece", "ece_scaled", "test_loss", "test_loss_scaled")
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+
+
+def classes_of(runs: Sequence[Run]) -> list[stats.Estimate]:
+    """Accuracy on each class's test images, with its interval."""
+    right, labels = right_of(runs), runs[0].predictions()["test_labels"]
+    return [stats.accuracy(right[:, labels == label]) for label in range(len(runs[0].classes))]
+
+
+def filter_change(run: Run) -> float:
+    """Length of what fine-tuning added to the first layer's weights, as a fraction of their length before."""
+    arrays = run.predictions()
+    before = arrays["filters_before"].astype(float)
+    return float(np.linalg.norm(arrays["filters_after"] - before) / np.linalg.norm(before))

@@ -1,0 +1,137 @@
+"""Records and images -> figures made of pictures. Imports no torch."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import pyplot as plt
+from scipy.special import softmax
+
+from report_lib.document import Figure
+from report_lib.formats import percent
+from report_lib.measures import NAMES, filter_change
+from report_lib.records import Run
+from report_lib.style import WIDTH, drawn, short, styled
+
+
+def samples(pictures: np.ndarray, labels: np.ndarray, classes: Sequence[str], per_class: int = 4) -> Figure:
+    """The first images of up to ten classes; `pictures` uint8 (N, h, w, 3), `labels` (N,)."""
+    shown = range(min(len(classes), 10))
+    with styled():
+        side = min(WIDTH / len(shown), 0.9)
+        fig, axes = plt.subplots(per_class, len(shown), figsize=(side * len(shown), side * (per_class + 0.3)))
+        axes = np.asarray(axes).reshape(per_class, len(shown))
+        for axis in axes.flat:
+            axis.axis("off")
+        for column in shown:
+            axes[0, column].set_title(short(classes[column], 13, 2), fontsize=8, loc="center")
+            for row, index in enumerate(np.flatnonzero(labels == column)[:per_class]):
+                axes[row, column].imshow(pictures[index])
+    some = "classes" if len(shown) == len(classes) else f"first {len(shown)} of {len(classes)} classes"
+    return drawn(
+        fig,
+        "fig-samples",
+        f"Training images of the {some}, as stored, {pictures.shape[2]} × {pictures.shape[1]} pixels.",
+        f"A grid of example images, one column for each of {len(shown)} classes.",
+    )
+
+
+def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int = 6) -> Figure:
+    """The wrong predictions that each approach (its first seed) is surest of; `pictures` uint8 (N, h, w, 3)."""
+    rows, title, surest = {}, {}, 0.0
+    for approach, some in runs.items():
+        probability, labels = _probability(some[0])
+        wrong = np.flatnonzero(probability.argmax(1) != labels)
+        chosen = wrong[np.argsort(-probability.max(1)[wrong], kind="stable")][:count]
+        rows[NAMES[approach]] = chosen
+        title[NAMES[approach]] = _sure(some[0], chosen)
+        surest = max(surest, float(probability.max(1)[chosen].max(initial=0)))
+    return _gallery(
+        "fig-mistakes", rows, title, pictures,
+        f"The mistakes each approach is surest of (seed {runs['linear_probe'][0].seed}): the true class, what was "
+        f"predicted, and with which confidence. The surest has {percent(surest)}."
+        if surest else "Neither approach makes a mistake on the test images.",
+    )  # fmt: skip
+
+
+def disagreements(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int = 6) -> Figure:
+    """Test images that only one approach gets right (first seeds), those first on which the two differ most."""
+    (probe, labels), (tuned, _) = (_probability(some[0]) for some in runs.values())
+    at = np.arange(len(labels))
+    lead = tuned[at, labels] - probe[at, labels]
+    only = {a: (p.argmax(1) == labels) & (q.argmax(1) != labels) for a, p, q in (
+        ("linear_probe", probe, tuned), ("full_finetune", tuned, probe))}  # fmt: skip
+    rows, title = {}, {}
+    for approach, sign in (("linear_probe", 1), ("full_finetune", -1)):
+        found = np.flatnonzero(only[approach])
+        name = f"only {NAMES[approach]}"
+        rows[name] = found[np.argsort(sign * lead[found], kind="stable")][:count]
+        other = next(runs[a][0] for a in runs if a != approach)
+        title[name] = _sure(other, rows[name])
+    counts = [int(only[approach].sum()) for approach in ("linear_probe", "full_finetune")]
+    return _gallery(
+        "fig-disagreements", rows, title, pictures,
+        f"Test images that only one approach gets right (seed {runs['linear_probe'][0].seed}; {counts[0]:,} only the "
+        f"linear probe, {counts[1]:,} only full fine-tuning): the true class, and what the other one said.",
+    )  # fmt: skip
+
+
+def filters(run: Run) -> Figure:
+    """The 64 filters of the first layer before and after full fine-tuning, each stretched to its own range."""
+    arrays = run.predictions()
+    pair = [arrays["filters_before"], arrays["filters_after"]]
+    with styled(axes_grid=False):
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, WIDTH / 2))
+        for axis, kernels, title in zip(axes, pair, ("pretrained", "fine-tuned"), strict=True):
+            low, high = (bound((1, 2, 3), keepdims=True) for bound in (kernels.min, kernels.max))
+            tiles = ((kernels - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)
+            framed = np.pad(tiles, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
+            side = framed.shape[1]
+            sheet = framed.reshape(8, 8, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(8 * side, 8 * side, 3)
+            axis.imshow(sheet, interpolation="nearest")
+            axis.set_title(title)
+            axis.axis("off")
+    change = filter_change(run)
+    return drawn(
+        fig,
+        "fig-filters",
+        "The first layer's 64 filters, each stretched to its own range of colours. "
+        f"Fine-tuning moved them by {percent(change)} of their length.",
+        f"Two grids of 64 small colour patterns, edges and blobs; they differ by {percent(change)}.",
+    )
+
+
+def _probability(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    arrays = run.predictions()
+    return softmax(arrays["test_logits"].astype(float), axis=1), arrays["test_labels"]
+
+
+def _sure(run: Run, indices: np.ndarray) -> list[tuple[str, str]]:
+    """(true class, what was predicted and how surely) of some test images."""
+    probability, labels = _probability(run)
+    said = zip(indices, probability[indices].argmax(1), probability[indices].max(1), strict=True)
+    return [
+        (run.classes[labels[at]], f"{short(run.classes[guess], 16)}, {100 * sure:.0f} %") for at, guess, sure in said
+    ]
+
+
+def _gallery(
+    label: str, rows: Mapping[str, np.ndarray], titles: Mapping[str, list[tuple[str, str]]], pictures: np.ndarray,
+    caption: str,
+) -> Figure:  # fmt: skip
+    """Pictures in named rows, each with its true class above it and what was said below."""
+    across = max(1, max(map(len, rows.values())))
+    with styled(axes_grid=False):
+        fig, axes = plt.subplots(len(rows), across, figsize=(WIDTH, len(rows) * (WIDTH / max(across, 6) + 0.5)))
+        axes = np.asarray(axes).reshape(len(rows), across)
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+        for line, (name, found) in zip(axes, rows.items(), strict=True):
+            line[0].set_ylabel(name if len(found) else f"{name}: none")
+            for axis, index, (true, said) in zip(line, found, titles[name], strict=False):
+                axis.imshow(pictures[index])
+                axis.set_title(short(true, 18, 2), fontsize=8, loc="center")
+                axis.set_xlabel(said, fontsize=7)
+    listed = [f"{true} as {said}" for some in titles.values() for true, said in some]
+    return drawn(fig, label, caption, "Pictures: " + "; ".join(listed) if listed else "No such picture.")

@@ -1,0 +1,83 @@
+"""Records -> results.json, which holds every number of a report. Imports no torch."""
+
+from collections.abc import Sequence
+
+from report_lib.measures import (
+    NAMES,
+    PUBLISHED,
+    accuracy_of,
+    budget_points,
+    calibration_of,
+    classes_of,
+    compare,
+    confusion_of,
+    data_title,
+    defect_effects,
+    device_of,
+    published_interval,
+)
+from report_lib.plan import Evidence
+from report_lib.records import Run
+
+
+def results(profile: str, evidence: Evidence, data_name: str) -> dict:
+    """Every number of the report. Accuracies are fractions, times seconds, losses per-sample means in nats."""
+    study = evidence.main
+    first = study["linear_probe"][0].info
+    data = first["data"] | {"name": data_title(study["linear_probe"][0], data_name)}
+    shared = ("data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "precision")
+    return {
+        "profile": profile,
+        "data": data,
+        "weights": first["weights"],
+        "recipe": {name: first["recipe"][name] for name in shared},
+        "presented": first["recipe"]["recipe"],
+        "approaches": {
+            approach: {recipe: _result(evidence.runs[approach][recipe]) for recipe in evidence.recipes}
+            for approach in NAMES
+        },
+        "comparison": compare(study),
+        "comparisons": {recipe: compare(evidence.of(recipe)) for recipe in evidence.recipes},
+        "defects": defect_effects(evidence),
+        "label_budget": [
+            {"labels_per_class": labels, **{a: _brief(r) for a, r in zip(NAMES, (probe, tuned), strict=True)},
+             "comparison": compare({"linear_probe": probe, "full_finetune": tuned})}
+            for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True)
+        ],
+        "published": {a: v | {"test_accuracy_ci95": published_interval(a)} for a, v in PUBLISHED.items()},
+        "provenance": first["provenance"],
+    }  # fmt: skip
+
+
+def _brief(runs: Sequence[Run]) -> dict:
+    estimate = accuracy_of(runs)
+    return {"mean": estimate.mean, "sd": estimate.sd, "n": estimate.n, "ci95": [estimate.low, estimate.high],
+            "ci95_method": estimate.method}  # fmt: skip
+
+
+def _result(runs: Sequence[Run]) -> dict:
+    keys = ("selected_epoch", "selected_on", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
+            "train_seconds", "features_seconds", "start_seconds", "validation_seconds", "test_seconds",
+            "images_per_second", "peak_memory_mib", "trained_parameters", "parameters", "forward_flops",
+            "backward_flops")  # fmt: skip
+    made = [
+        {"seed": run.seed, "record": run.path.name, "device": device_of([run]),
+         "finished": run.info["provenance"]["finished"], **{key: run.info[key] for key in keys},
+         "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
+        for run in runs
+    ]  # fmt: skip
+    recipe = {key: value for key, value in runs[0].info["recipe"].items() if key not in ("approach", "seed")}
+    classes = {
+        name: {"mean": e.mean, "ci95": [e.low, e.high]}
+        for name, e in zip(runs[0].classes, classes_of(runs), strict=True)
+    }
+    held_out = runs[0].info["selected_on"] == "validation"
+    return {
+        "recipe": recipe,
+        "runs": made,
+        "test_accuracy": _brief(runs),
+        "class_accuracy": classes,
+        "confusion": confusion_of(runs).tolist(),
+        # Temperatures are fitted on validation images, of which a recipe that selects on the test set has none.
+        "calibration": calibration_of(runs) if held_out else None,
+    }
