@@ -4,19 +4,12 @@ but the typesetting.
     jupyter nbconvert --to exporter.HTMLReport report.ipynb      (with this folder on PYTHONPATH)
     jupyter nbconvert --to exporter.PDFReport report.ipynb
 
-A notebook becomes one Markdown text in which each output is a placeholder paragraph. pandoc turns the text into HTML
-or Typst (fatal on any warning), then typeset outputs take their placeholders' places. So prose is Markdown, while
-outputs, and with them all that strangers typed, stay data until they are escaped for the one format at hand.
-
-Cell tags: `abstract` moves a cell's output to the front, `listing` shows a cell's code. Other code is folded away in
-HTML and left out of the PDF. Text on stderr (progress) is left out of both; an error output stops the export.
+A notebook becomes one Markdown text in which each output is a placeholder paragraph (assemble.py). pandoc turns the
+text into HTML or Typst (fatal on any warning), then typeset outputs take their placeholders' places.
 """
 
-import base64
-import dataclasses
 import hashlib
 import html
-import json
 import re
 import tempfile
 from pathlib import Path
@@ -24,32 +17,18 @@ from pathlib import Path
 import pypandoc
 import typst
 import yaml
+from assemble import Block, ExportError, assemble
+from drawing import inlined
 from nbconvert.exporters import Exporter
 from nbformat import NotebookNode
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from webfonts import TEXT, faces
 
 HERE = Path(__file__).resolve().parent
-MIME = "application/vnd.report+json"  # report_lib.document.MIME; no import, so that any notebook can be exported
 MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute"  # raw markup would vanish from one of the two formats
-KINDS = ("figure", "table", "listing")
-NAMES = {"fig": "Figure", "tab": "Table", "lst": "Listing"}
-PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
-REFERENCE = re.compile(r"\[(?:Figure|Table|Listing)\]\(#([\w-]+)\)")
-
-
-class ExportError(Exception):
-    """The notebook cannot become a document; one sentence says where and why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """One output or piece of code, still data: kind is figure, table, listing, code, output, picture or html."""
-
-    kind: str
-    content: dict
-    number: str = ""  # "Figure 3" where it can be referred to
+SIDES = {"l": "left", "c": "center", "r": "right"}
 
 
 class DocumentExporter(Exporter):
@@ -81,10 +60,11 @@ class DocumentExporter(Exporter):
                          f"--metadata-file={details}", "--citeproc", f"--bibliography={HERE / 'references.bib'}",
                          "--metadata=link-citations:true", "--mathml", author, "--fail-if-warnings",
                          "--wrap=none", *self.options]  # fmt: skip
-            try:
-                return pypandoc.convert_text(markdown, self.target, format=MARKDOWN, extra_args=arguments)
-            except RuntimeError as error:
-                raise ExportError(f"pandoc refuses the text: {error}") from error
+            return pandoc(markdown, self.target, arguments)
+
+    def formula(self, block: Block) -> str:
+        """A labelled formula in the format's own language."""
+        return pandoc(f"$${block.content['tex']}$$", self.target, ["--mathml", "--fail-if-warnings", "--wrap=none"])
 
     def paragraph(self, text: str) -> str:
         """How pandoc writes a paragraph that holds just `text`."""
@@ -97,94 +77,12 @@ class DocumentExporter(Exporter):
         return body
 
 
-# --- notebook -> Markdown and blocks ---------------------------------------------------------------------------
-
-
-def assemble(nb: NotebookNode) -> tuple[str, list[Block]]:
-    """(Markdown with a \\0n\\0 paragraph for block n, the blocks)."""
-    abstract: list[str | Block] = []
-    pieces: list[str | Block] = []
-    for index, cell in enumerate(nb.cells):
-        where = f"cell {index + 1} ({cell.get('id', 'no id')})"
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "markdown":
-            pieces.append(cell.source)
-        elif cell.cell_type == "code":
-            if "abstract" not in tags and cell.source.strip():
-                pieces.append(Block("code", {"code": cell.source, "shown": "listing" in tags}))
-            into = abstract if "abstract" in tags else pieces
-            for output in cell.outputs:
-                into.extend(read_output(output, where))
-    blocks: list[Block] = []
-    text: list[str] = []
-    labels: dict[str, str] = {}
-    counts = dict.fromkeys(NAMES, 0)
-    if abstract:
-        abstract.insert(0, "# At a glance {-}")
-    for piece in abstract + pieces:
-        if isinstance(piece, Block):
-            label = piece.content.get("label", "")
-            kind = label.split("-")[0]
-            if label in labels:
-                raise ExportError(f"two outputs have the label {label!r}")
-            if kind in counts:
-                counts[kind] += 1
-                labels[label] = f"{NAMES[kind]} {counts[kind]}"
-                piece = dataclasses.replace(piece, number=labels[label])
-            text.append(f"\0{len(blocks)}\0")
-            blocks.append(piece)
-        else:
-            text.append(piece.replace("\0", ""))
-
-    def refer(match: re.Match) -> str:
-        if match[1] not in labels:
-            raise ExportError(f"the text refers to #{match[1]}, which nothing bears as its label")
-        return f"[{labels[match[1]]}](#{match[1]})"
-
-    markdown = REFERENCE.sub(refer, "\n\n".join(text))
-    body, *appendix = re.split(r"^(?=# Appendix)", markdown, maxsplit=1, flags=re.MULTILINE)
-    return "\n\n".join([body, "# References {-}\n\n::: {#refs}\n:::", *appendix]), blocks
-
-
-def read_output(output: NotebookNode, where: str) -> list[str | Block]:
-    """One output as Markdown text or a block. Raises ExportError for an error output and for one nothing can show."""
-    if output.output_type == "error":
-        raise ExportError(f"{where} ended in {output.ename}: {output.evalue}")
-    if output.output_type == "stream":
-        return [Block("output", {"text": output.text})] if output.name == "stdout" and output.text.strip() else []
-    data = output.data
-    if MIME in data:
-        content = dict(data[MIME])
-        kind = content.pop("kind")
-        if kind == "prose":
-            return [content["markdown"]]
-        if kind not in KINDS or not re.fullmatch(r"[a-z]+-[a-z0-9-]+", content["label"]):
-            raise ExportError(
-                f"{where} has a {kind!r} labelled {content.get('label')!r}, which the report cannot place"
-            )
-        return [Block(kind, content)]
-    if "application/vnd.jupyter.widget-view+json" in data:
-        return []  # a control without its kernel; what it shows belongs into the cells around it
-    for mime, suffix in PICTURES.items():
-        if mime in data:
-            alt = " ".join(data.get("text/plain", "picture").split())
-            return [Block("picture", {"suffix": suffix, "data": data[mime], "alt": alt})]
-    if "text/markdown" in data:
-        return [data["text/markdown"]]
-    if "text/html" in data:
-        return [Block("html", {"html": data["text/html"]})]
-    if "text/latex" in data:
-        return ["$$" + data["text/latex"].strip().strip("$").removeprefix(r"\displaystyle").strip() + "$$"]
-    if "text/plain" in data:
-        return [Block("output", {"text": data["text/plain"]})]
-    if "application/json" in data:
-        return [Block("output", {"text": json.dumps(data["application/json"], indent=1, ensure_ascii=False)})]
-    raise ExportError(f"{where} has an output that no format can show ({', '.join(data)})")
-
-
-def raw_picture(content: dict) -> bytes:
-    """The bytes of a picture: SVG travels in notebooks as text, everything else as base64."""
-    return content["data"].encode() if content["suffix"] == "svg" else base64.b64decode(content["data"])
+def pandoc(markdown: str, target: str, arguments: list[str]) -> str:
+    """`markdown` in the language `target`. Raises ExportError if pandoc so much as warns."""
+    try:
+        return pypandoc.convert_text(markdown, target, format=MARKDOWN, extra_args=arguments)
+    except RuntimeError as error:
+        raise ExportError(f"pandoc refuses the text: {error}") from error
 
 
 # --- HTML ------------------------------------------------------------------------------------------------------
@@ -204,20 +102,21 @@ class HTMLReport(DocumentExporter):
 
     def figure(self, block: Block, number: int) -> str:
         content = block.content
-        picture = self._image(content["svg"].encode(), "svg+xml", content["alt"])
+        picture = inlined(content["svg"], content["label"], content["alt"])
         return f'<figure id="{html.escape(content["label"])}">{picture}{self._caption(block, "figcaption")}</figure>'
 
-    def picture(self, block: Block, number: int) -> str:
-        kind = {"svg": "svg+xml", "jpg": "jpeg"}.get(block.content["suffix"], block.content["suffix"])
-        return f"<figure>{self._image(raw_picture(block.content), kind, block.content['alt'])}</figure>"
+    def equation(self, block: Block, number: int) -> str:
+        place = block.number.split()[-1]
+        label = html.escape(block.content["label"])
+        formula = self.formula(block).strip().removeprefix("<p>").removesuffix("</p>")
+        return f'<div class="equation" id="{label}">{formula}<span>({place})</span></div>'
 
     def table(self, block: Block, number: int) -> str:
         content = block.content
-        side = {"l": "left", "c": "center", "r": "right"}
 
         def row(cells: list[str], tag: str) -> str:
             styled = zip(cells, content["align"], strict=True)
-            return "<tr>" + "".join(f'<{tag} class="{side[a]}">{html.escape(c)}</{tag}>' for c, a in styled) + "</tr>"
+            return "<tr>" + "".join(f'<{tag} class="{SIDES[a]}">{html.escape(c)}</{tag}>' for c, a in styled) + "</tr>"
 
         head = f"<thead>{row(content['header'], 'th')}</thead>"
         body = "<tbody>" + "".join(row(cells, "td") for cells in content["rows"]) + "</tbody>"
@@ -247,13 +146,8 @@ class HTMLReport(DocumentExporter):
 
     def finish(self, body: str, blocks: list[Block]) -> str:
         light, dark = (HtmlFormatter(style=style).get_style_defs("pre.python") for style in ("xcode", "monokai"))
-        return body.replace("/*pygments-light*/", light).replace("/*pygments-dark*/", dark)
-
-    @staticmethod
-    def _image(data: bytes, kind: str, alt: str) -> str:
-        # As an image rather than inline: two drawings' ids cannot meet, and nothing in a drawing can run.
-        source = base64.b64encode(data).decode()
-        return f'<img src="data:image/{kind};base64,{source}" alt="{html.escape(alt)}">'
+        styled = body.replace("/*pygments-light*/", light).replace("/*pygments-dark*/", dark)
+        return styled.replace("/*fonts*/", faces(html.unescape(body)))
 
     @staticmethod
     def _caption(block: Block, tag: str) -> str:
@@ -262,7 +156,9 @@ class HTMLReport(DocumentExporter):
     @staticmethod
     def _python(block: Block) -> str:
         marked = highlight(block.content["code"], PythonLexer(), HtmlFormatter(nowrap=True)).rstrip()
-        return f'<pre class="python" tabindex="0"><code>{marked}</code></pre>'
+        # A line of its own for each line, so that the style sheet can mark where one wraps.
+        lines = "".join(f'<span class="line">{line}\n</span>' for line in marked.split("\n"))
+        return f'<pre class="python" tabindex="0"><code>{lines}</code></pre>'
 
 
 # --- PDF -------------------------------------------------------------------------------------------------------
@@ -281,15 +177,15 @@ class PDFReport(DocumentExporter):
         picture = f"image({quote(f'block{number}.svg')}, alt: {quote(content['alt'])})"
         return f"#figure({picture}, caption: [{self._words(content['caption'])}]) <{content['label']}>"
 
-    def picture(self, block: Block, number: int) -> str:
-        content = block.content
-        return f"#align(center, image({quote(f'block{number}.' + content['suffix'])}, alt: {quote(content['alt'])}))"
+    def equation(self, block: Block, number: int) -> str:
+        formula = self.formula(block).strip()
+        return f'#[#set math.equation(numbering: "(1)")\n{formula} <{block.content["label"]}>]'
 
     def table(self, block: Block, number: int) -> str:
         content = block.content
-        align = ", ".join({"l": "left", "c": "center", "r": "right"}[side] for side in content["align"])
+        align = ", ".join(SIDES[side] for side in content["align"])
         head = ", ".join(f"[{self._words(cell)}]" for cell in content["header"])
-        cells = ", ".join(f"[{self._words(cell)}]" for row in content["rows"] for cell in row)
+        cells = ", ".join(f"[{self._cell(cell)}]" for row in content["rows"] for cell in row)
         figure = (
             f"#figure(table(columns: {len(content['align'])}, align: ({align},), table.header({head}), {cells}), "
             f"caption: [{self._words(content['caption'])}], kind: table) <{content['label']}>"
@@ -317,8 +213,6 @@ class PDFReport(DocumentExporter):
             for number, block in enumerate(blocks):
                 if block.kind == "figure":
                     Path(folder, f"block{number}.svg").write_text(block.content["svg"], encoding="utf-8")
-                elif block.kind == "picture":
-                    Path(folder, f"block{number}.{block.content['suffix']}").write_bytes(raw_picture(block.content))
             source = Path(folder, "report.typ")
             source.write_text(body, encoding="utf-8")
             try:
@@ -327,11 +221,16 @@ class PDFReport(DocumentExporter):
                 raise ExportError(f"Typst refuses the document: {error}") from error
 
     def compiled(self, source: Path) -> bytes:
-        return typst.compile(str(source), root=str(source.parent))
+        return typst.compile(str(source), root=str(source.parent), font_paths=[str(TEXT)])
 
     @staticmethod
     def _words(text: str) -> str:
         return f"#{quote(text)}"
+
+    @classmethod
+    def _cell(cls, text: str) -> str:
+        """A few words stay on one line: no break at their spaces, nor (word joiner) at their hyphens."""
+        return cls._words(text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "-\u2060") if len(text) <= 20 else text)
 
 
 class PNGReport(PDFReport):
@@ -341,7 +240,7 @@ class PNGReport(PDFReport):
     output_mimetype = "image/png"
 
     def compiled(self, source: Path) -> bytes:
-        pages = typst.compile(str(source), root=str(source.parent), format="png", ppi=110)
+        pages = typst.compile(str(source), root=str(source.parent), format="png", ppi=110, font_paths=[str(TEXT)])
         return pages[0] if isinstance(pages, list) else pages
 
 

@@ -1,6 +1,7 @@
 """Records -> charts. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -8,7 +9,7 @@ from matplotlib import ticker
 
 from report_lib import stats
 from report_lib.document import Figure
-from report_lib.formats import percent
+from report_lib.formats import percent, rate
 from report_lib.measures import NAMES, accuracy_of, budget_points, calibration_of, classes_of, confusion_of
 from report_lib.plan import Evidence
 from report_lib.records import Run
@@ -61,7 +62,9 @@ def confusion(runs: Sequence[Run]) -> Figure:
             axis.set(aspect="equal", ylim=(len(classes), 0))
             middles = np.arange(len(classes)) + 0.5
             names = [short(name, 20) for name in classes]
-            axis.set_xticks(middles, names, rotation=45, ha="right", rotation_mode="anchor")
+            axis.set_xticks(middles, names)
+            if max(map(len, names)) > 3:
+                plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
             axis.set_yticks(middles, names)
             axis.tick_params(length=0)
             for row, column in np.ndindex(share.shape):
@@ -118,14 +121,13 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
                 reach = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
                 axis.errorbar(seconds, 100 * estimate.mean, yerr=reach, fmt=MARKERS[approach], capsize=3,
                               color=COLOURS[approach], alpha=SHADES[recipe])  # fmt: skip
-                name = NAMES[approach] if len(evidence.recipes) == 1 else f"{NAMES[approach]}, {recipe}"
-                points.append((approach, name, seconds, 100 * estimate.mean))
-                said.append(f"{name}: {percent(estimate.mean)}")
+                points.append((approach, recipe, seconds, 100 * estimate.mean))
+                said.append(f"{NAMES[approach]}, {recipe}: {rate(estimate)}")
         axis.set(xlabel="training time, s", ylabel="test accuracy, %", xscale="log")
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.margins(x=0.75, y=0.2)
+        axis.margins(x=0.6, y=0.3)
         _name_points(axis, points)
     return drawn(
         fig,
@@ -136,22 +138,23 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
 
 
 def _name_points(axis: plt.Axes, points: Sequence[tuple[str, str, float, float]]) -> None:
-    """Names (approach, name, x, y) beside their points: the faster approach's on the left, the other's on the right,
-    names of one side at least a line of text apart and tied to their points by a thin line."""
-    gap = 0.075 * (axis.get_ylim()[1] - axis.get_ylim()[0])
+    """Names (approach, recipe, x, y) beside their points: the faster approach's on the left, the other's on the right,
+    one below the other under the approach's name, each tied to its point by a thin line."""
+    gap = 0.085 * (axis.get_ylim()[1] - axis.get_ylim()[0])
     times = {approach: np.mean([x for a, _, x, _ in points if a == approach]) for approach in NAMES}
-    for approach in NAMES:
-        mine = sorted((p for p in points if p[0] == approach), key=lambda point: point[3])
+    for approach, colour in COLOURS.items():
         left = times[approach] == min(times.values())
-        edge = (min if left else max)(x for _, _, x, _ in mine) * (0.8 if left else 1.25)
-        middle = np.mean([y for *_, y in mine])
+        mine = sorted((p for p in points if p[0] == approach), key=lambda point: point[3])
+        edge = (min if left else max)(x for _, _, x, _ in mine) * (0.75 if left else 1.3)
         heights = [y for *_, y in mine]
         if min(np.diff(heights), default=gap) < gap:  # too close together: evenly around their middle
+            middle = float(np.mean(heights))
             heights = [middle + gap * (place - (len(mine) - 1) / 2) for place in range(len(mine))]
-        for (_, name, x, y), height in zip(mine, heights, strict=True):
-            axis.annotate(name, (x, y), (edge, height), va="center", ha="right" if left else "left",
-                          color=COLOURS[approach], arrowprops={"arrowstyle": "-", "linewidth": 0.4,
-                                                               "color": COLOURS[approach]})  # fmt: skip
+        look: dict[str, Any] = {"va": "center", "ha": "right" if left else "left", "color": colour}
+        axis.text(edge, heights[-1] + 1.1 * gap, NAMES[approach], fontsize=10, **look)
+        for (_, recipe, x, y), height in zip(mine, heights, strict=True):
+            tie = {"arrowstyle": "-", "linewidth": 0.4, "color": colour, "shrinkA": 1, "relpos": (left, 0.5)}
+            axis.annotate(recipe, (x, y), (edge, height), arrowprops=tie, **look)
 
 
 def budgets(evidence: Evidence) -> Figure | None:
@@ -173,7 +176,7 @@ def budgets(evidence: Evidence) -> Figure | None:
         axis.set_xticks(labels, [f"{n:,.0f}" for n in labels])
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         name_ends(axis, ends, 8)
-    first = {NAMES[a]: percent(accuracy_of(some[0][1]).mean) for a, some in points.items()}
+    first = {NAMES[a]: rate(accuracy_of(some[0][1])) for a, some in points.items()}
     return drawn(
         fig,
         "fig-budgets",

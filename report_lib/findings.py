@@ -93,10 +93,9 @@ def defects(evidence: Evidence) -> Prose:
     if down:
         said += f"It is lowered by: {'; '.join(down)}. "
     said = f"[Table](#tab-defects) switches them on one at a time. {said}"
-    digits = reach(*largest["effect_ci95"])[1]
+    effect = signed(100 * largest["effect"], reach(*largest["effect_ci95"])[1])
     return Prose(
-        said
-        + f"The largest effect, {signed(100 * largest['effect'], digits)} points, is that of {named[id(largest)]}. "
+        said + f"The largest effect, {effect} points, is that of {named[id(largest)]}. "
         "An accuracy of the best *test* epoch is no estimate for new images even where its effect is small."
         + _one_seed(effects[0]["n"])
     )
@@ -132,8 +131,8 @@ def classes(study: Study) -> Prose:
     most, least = int(np.argmax(gain)), int(np.argmin(gain))
     sizes = np.bincount(study["linear_probe"][0].predictions()["test_labels"], minlength=len(names))
     said = (
-        f"In these runs fine-tuning gains most on {text(names[most])} ({signed(100 * gain[most], 1)} points) and least on "
-        f"{text(names[least])} ({signed(100 * gain[least], 1)} points)."
+        f"In these runs fine-tuning gains most on {text(names[most])} ({signed(100 * gain[most], 1)} points) and least "
+        f"on {text(names[least])} ({signed(100 * gain[least], 1)} points)."
     )
     if sizes.max() > 2 * sizes.min():
         said += (

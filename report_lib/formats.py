@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from report_lib.stats import Estimate
+
 NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
 MINUS = "\N{MINUS SIGN}"  # as wide as a plus
 
@@ -32,7 +34,7 @@ def fixed(value: float, digits: int) -> str:
 def signed(value: float, digits: int = 2) -> str:
     """With its sign, also a plus."""
     text = fixed(value, digits)
-    return text if text.startswith(MINUS) else f"+{text}"
+    return f"+{text}" if value > 0 and not text.startswith(MINUS) else text
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -42,6 +44,11 @@ def percent(fraction: float, digits: int = 1) -> str:
 def interval(low: float, high: float, digits: int = 1) -> str:
     """A 95 % interval of fractions, in percent."""
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NBSP}%"
+
+
+def rate(estimate: Estimate) -> str:
+    """A fraction in percent, rounded as its 95 % interval tells."""
+    return percent(estimate.mean, decimals(50 * (estimate.high - estimate.low)))
 
 
 def reach(low: float, high: float, scale: float = 100) -> tuple[str, int]:

@@ -35,7 +35,7 @@ def samples(pictures: np.ndarray, labels: np.ndarray, classes: Sequence[str], pe
     )
 
 
-def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int = 6) -> Figure:
+def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int = 8) -> Figure:
     """The wrong predictions that each approach (its first seed) is surest of; `pictures` uint8 (N, h, w, 3)."""
     rows, title, surest = {}, {}, 0.0
     for approach, some in runs.items():
@@ -53,7 +53,7 @@ def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int
     )  # fmt: skip
 
 
-def disagreements(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int = 6) -> Figure:
+def disagreements(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int = 8) -> Figure:
     """Test images that only one approach gets right (first seeds), those first on which the two differ most."""
     (probe, labels), (tuned, _) = (_probability(some[0]) for some in runs.values())
     at = np.arange(len(labels))
@@ -80,7 +80,7 @@ def filters(run: Run) -> Figure:
     arrays = run.predictions()
     pair = [arrays["filters_before"], arrays["filters_after"]]
     with styled(axes_grid=False):
-        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, WIDTH / 2))
+        fig, axes = plt.subplots(1, 2, figsize=(0.75 * WIDTH, 0.4 * WIDTH))
         for axis, kernels, title in zip(axes, pair, ("pretrained", "fine-tuned"), strict=True):
             low, high = (bound((1, 2, 3), keepdims=True) for bound in (kernels.min, kernels.max))
             tiles = ((kernels - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)
@@ -110,7 +110,7 @@ def _sure(run: Run, indices: np.ndarray) -> list[tuple[str, str]]:
     probability, labels = _probability(run)
     said = zip(indices, probability[indices].argmax(1), probability[indices].max(1), strict=True)
     return [
-        (run.classes[labels[at]], f"{short(run.classes[guess], 16)}, {100 * sure:.0f} %") for at, guess, sure in said
+        (run.classes[labels[at]], f"{short(run.classes[guess], 11)}, {100 * sure:.0f} %") for at, guess, sure in said
     ]
 
 
@@ -121,7 +121,7 @@ def _gallery(
     """Pictures in named rows, each with its true class above it and what was said below."""
     across = max(1, max(map(len, rows.values())))
     with styled(axes_grid=False):
-        fig, axes = plt.subplots(len(rows), across, figsize=(WIDTH, len(rows) * (WIDTH / max(across, 6) + 0.5)))
+        fig, axes = plt.subplots(len(rows), across, figsize=(WIDTH, len(rows) * (WIDTH / max(across, 8) + 0.45)))
         axes = np.asarray(axes).reshape(len(rows), across)
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
@@ -131,7 +131,7 @@ def _gallery(
             line[0].set_ylabel(name if len(found) else f"{name}: none")
             for axis, index, (true, said) in zip(line, found, titles[name], strict=False):
                 axis.imshow(pictures[index])
-                axis.set_title(short(true, 18, 2), fontsize=8, loc="center")
+                axis.set_title(short(true, 14, 2), fontsize=8, loc="center")
                 axis.set_xlabel(said, fontsize=7)
     listed = [f"{true} as {said}" for some in titles.values() for true, said in some]
     return drawn(fig, label, caption, "Pictures: " + "; ".join(listed) if listed else "No such picture.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from report_lib import stats
 from report_lib.document import Prose, text
-from report_lib.formats import decimals, fixed, interval, p_value, percent, reach, seconds, signed
+from report_lib.formats import decimals, fixed, interval, p_value, percent, rate, reach, seconds, signed
 from report_lib.measures import (
     NAMES,
     PUBLISHED,
@@ -76,7 +76,8 @@ def training(runs: Sequence[Run]) -> Prose:
     elif train[last] < train[lowest] and best < last:
         trend = (
             f"{at} and has risen to {loss[last]:.{nats}f} at the end, while training loss fell from "
-            f"{train[lowest]:.{nats}f} to {train[last]:.{nats}f}: what is learned after epoch {lowest + 1} does not carry over to other pictures"
+            f"{train[lowest]:.{nats}f} to {train[last]:.{nats}f}: what is learned after epoch {lowest + 1} does not "
+            "carry over to other pictures"
         )
     elif train[last] < train[lowest]:
         trend = f"{at} and has risen to {loss[last]:.{nats}f} at the end: the network grows surer of its mistakes"
@@ -91,7 +92,7 @@ def test(runs: Sequence[Run]) -> Prose:
     digits, nats = decimals(50 * (estimate.high - estimate.low)), _decimals(runs)[1]
     if runs[0].info["selected_on"] == "test":
         return Prose(
-            f"The best of all epochs on the {images:,} test images is right for {percent(estimate.mean, digits)} (n = "
+            f"The best of all epochs on the {images:,} test images is right for {rate(estimate)} (n = "
             f"{estimate.n}). Since the test images selected that epoch, this is no estimate for new images."
         )
     held_out = runs[0].info["data"]["validation"]
@@ -105,10 +106,10 @@ def test(runs: Sequence[Run]) -> Prose:
         verdict = "do not overlap: the test images are easier than those held out"
     return Prose(
         f"On the {images:,} test images, read once and only for the selected epoch, {the(runs)} is right "
-        f"for {percent(estimate.mean, digits)} (95 % interval {interval(estimate.low, estimate.high, digits)}, "
-        f"{estimate.method}; "
-        f"n = {estimate.n} seed{'s' * (estimate.n > 1)}), with a loss of {mean_of(runs, 'test_loss'):.{nats}f} nats per "
-        f"sample. Validation had promised {percent(promised, digits)} ({interval(low, high, digits)}); the two intervals {verdict}."
+        f"for {rate(estimate)} (95 % interval {interval(estimate.low, estimate.high, digits)}, "
+        f"{estimate.method}; n = {estimate.n} seed{'s' * (estimate.n > 1)}), with a loss of "
+        f"{mean_of(runs, 'test_loss'):.{nats}f} nats per sample. Validation had promised {percent(promised, digits)} "
+        f"({interval(low, high, digits)}); the two intervals {verdict}."
     )
 
 
@@ -143,7 +144,7 @@ def conclusion(runs: Sequence[Run]) -> Prose:
             f"{text(classes[worst])} ({percent(recall[worst])})."
         )
     return Prose(
-        f"With {percent(estimate.mean)}, {the(runs)} is {verdict} the {percent(chance)} of always naming "
+        f"With {rate(estimate)}, {the(runs)} is {verdict} the {percent(chance)} of always naming "
         f"the commonest class. {spread}"
     )
 
@@ -249,7 +250,7 @@ def abstract(evidence: Evidence, data_name: str) -> Prose:
     for approach, runs in study.items():
         estimate = accuracy_of(runs)
         digits = decimals(50 * (estimate.high - estimate.low))
-        rates[approach] = f"{percent(estimate.mean, digits)} ({interval(estimate.low, estimate.high, digits)})"
+        rates[approach] = f"{rate(estimate)} ({interval(estimate.low, estimate.high, digits)})"
     others = [name for name in evidence.recipes if name != recipe["recipe"]]
     also = f", beside it {' and '.join(others)}" if others else ""
     labelled = ""
@@ -259,7 +260,7 @@ def abstract(evidence: Evidence, data_name: str) -> Prose:
     count = sum(len(runs) for kinds in evidence.runs.values() for runs in kinds.values())
     best = ""
     if "tuned" in others:
-        tuned = {approach: percent(accuracy_of(runs).mean) for approach, runs in evidence.of("tuned").items()}
+        tuned = {approach: rate(accuracy_of(runs)) for approach, runs in evidence.of("tuned").items()}
         best = f" Tuned, they reach {tuned['linear_probe']} and {tuned['full_finetune']}."
     return Prose(
         f"- **Data:** {text(data_title(run, data_name))}{labelled}.\n"
@@ -291,13 +292,14 @@ def verdict(study: Study) -> Prose:
         )
     if gain < 0:
         return Prose(
-            f"The linear probe is ahead by {_points(numbers)} percentage points, and full fine-tuning took {cost} of the "
-            "probe; on these data, with this recipe, "
+            f"The linear probe is ahead by {_points(numbers)} percentage points, and full fine-tuning took {cost} of "
+            "the probe; on these data, with this recipe, "
             + ("nothing speaks for it." if ratio >= 1 else "only its shorter time speaks for it.")
         )
-    probe = percent(accuracy_of(study["linear_probe"]).mean)
+    probe = rate(accuracy_of(study["linear_probe"]))
     return Prose(
-        f"Full fine-tuning is ahead by {_points(numbers)} percentage points of test accuracy, at {cost} of the linear probe. "
+        f"Full fine-tuning is ahead by {_points(numbers)} percentage points of test accuracy, at {cost} of the "
+        "linear probe. "
         + (
             f"Where accuracy counts, that is the approach to take; where training time is short, the probe offers "
             f"{probe} for {percent(1 / ratio)} of the time."

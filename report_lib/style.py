@@ -4,6 +4,7 @@ import io
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import font_source_serif_pro
@@ -45,7 +46,7 @@ STYLE: dict = {
 }
 
 
-def styled(**more: object) -> matplotlib.RcParams:
+def styled(**more: object) -> AbstractContextManager:
     """The context in which figures are drawn."""
     return matplotlib.rc_context(STYLE | {name.replace("_", "."): value for name, value in more.items()})
 

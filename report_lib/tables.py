@@ -112,7 +112,9 @@ def comparison(study: Study) -> Table:
 def published(evidence: Evidence, data_name: str) -> Table:
     """The published figures, as they were printed, beside those of every recipe here; theirs with the binomial
     interval that they lack."""
-    rows = []
+    rows, every = [], [runs for some in evidence.runs.values() for key, runs in some.items() if key in evidence.recipes]
+    digits = decimals(*[50 * (e.high - e.low) for e in map(accuracy_of, every)])
+    nats = decimals(*[errors_of(runs)[1] for runs in every])
     for approach, theirs in PUBLISHED.items():
         low, high = published_interval(approach)
         span = f"{100 * low:.1f} to {100 * high:.1f}"
@@ -121,7 +123,6 @@ def published(evidence: Evidence, data_name: str) -> Table:
         for recipe in evidence.recipes:
             runs = evidence.runs[approach][recipe]
             ours = accuracy_of(runs)
-            digits, nats = decimals(50 * (ours.high - ours.low)), decimals(errors_of(runs)[1])
             rows.append((NAMES[approach], f"here, {recipe}", str(ours.n),
                          spread([run.info["test_accuracy"] for run in runs], 100, digits),
                          f"{fixed(100 * ours.low, digits)} to {fixed(100 * ours.high, digits)}",

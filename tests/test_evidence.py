@@ -97,8 +97,8 @@ def test_every_part_says_something_true_of_every_class_name(study):
         figures.classes(main), pictures.mistakes(main, images), pictures.disagreements(main, images),
         pictures.filters(main["full_finetune"][0]), prose.abstract(evidence, ""), prose.published(evidence),
         findings.defects(evidence), findings.recipes(evidence), findings.budgets(evidence), findings.calibration(main),
-        findings.classes(main), findings.overlap(main), findings.filters(main["full_finetune"][0]), findings.limits(main),
-        prose.difference(main),
+        findings.classes(main), findings.overlap(main), findings.filters(main["full_finetune"][0]),
+        findings.limits(main), prose.difference(main),
     ]  # fmt: skip
     for part in parts:
         looks = part.looks()
