@@ -12,6 +12,9 @@ WORK    := $(DIR)/.work
 NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis $(WITH)
 TRAINING  := 01_linear_probe 02_full_finetune
 
+# How the PDF is typeset: typst, which pip installs, or latex, which is nbconvert's own path and needs TeX.
+PDF ?= typst
+
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -20,6 +23,14 @@ SHELL := /bin/bash -o pipefail
 
 ifneq ($(words $(DIR)),1)
 $(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces in them)
+endif
+
+ifeq ($(PDF),latex)
+ifeq ($(shell command -v xelatex),)
+$(error PDF=latex needs xelatex, which is not installed here; without PDF=latex the report needs no TeX)
+endif
+else ifneq ($(PDF),typst)
+$(error PDF is '$(PDF)'; allowed are typst and latex)
 endif
 
 # --- environment: the active one, or else .venv as requirements.lock says ---
@@ -56,8 +67,9 @@ help:  ## this list
 	@echo "  RECIPES=published,corrected,tuned   which are run; the approach sections present corrected"
 	@echo "  BUDGETS=10,50,250   labelled images a class, for the curve of few labels;  DEFECTS=linear_probe,full_finetune;"
 	@echo "      none switches either off"
-	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  BATCH=128  DEVICE=auto|cuda|mps|cpu"
+	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  BATCH=128  PER_CLASS=500 (images; 0: all)  DEVICE=auto|cuda|mps|cpu"
 	@echo "  OUT=report   where PROFILE/report.html and report.pdf go;  RUNS=.runs   the store of finished runs"
+	@echo "  PDF=typst|latex   how the PDF is typeset; latex is nbconvert's own path and needs xelatex"
 	@echo "  WITH=04_speed   further notebooks for the report"
 	@echo "  BUDGET=190   seconds that make bench may take, about; DATA, WEIGHTS, SIZE and DEVICE hold for it too"
 	@echo "  LAUNCHER=... a prefix for each training notebook, such as 'srun --gpus=1'"
@@ -68,7 +80,7 @@ report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 	@echo "up to date: $^"
 
 LIB := $(wildcard report_lib/*.py)
-export BUDGET RECIPES BUDGETS DEFECTS PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS
+export BUDGET RECIPES BUDGETS DEFECTS PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS DEVICE RUNS
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 given = $(if $($(2)),$(1) "$$$(2)")
 
@@ -79,7 +91,7 @@ $(DIR)/parameters.yaml: FORCE | $(READY)
 	       "'python -m pip install -r requirements.lock' in it, or deactivate it" >&2; exit 2; }
 	@$(PYTHON) -m report_lib parameters --output $@ --profile "$$PROFILE" $(call given,--data,DATA) \
 	  $(call given,--data-name,DATA_NAME) $(call given,--weights,WEIGHTS) $(call given,--seeds,SEEDS) \
-	  $(call given,--epochs,EPOCHS) $(call given,--image-size,SIZE) $(call given,--batch-size,BATCH) \
+	  $(call given,--epochs,EPOCHS) $(call given,--image-size,SIZE) $(call given,--batch-size,BATCH) $(call given,--per-class,PER_CLASS) \
 	  $(call given,--device,DEVICE) $(call given,--runs,RUNS) $(call given,--recipes,RECIPES) \
 	  $(call given,--budgets,BUDGETS) $(call given,--defects,DEFECTS)
 
@@ -119,13 +131,28 @@ endif
 $(WORK)/report.ipynb: report/merge.py $(EXECUTED)
 	@$(PYTHON) report/merge.py --output $@ $(EXECUTED)
 
-STYLE := report/exporter.py report/metadata.yaml report/references.bib
+STYLE := $(addprefix report/,exporter.py assemble.py drawing.py webfonts.py metadata.yaml references.bib)
 
 $(DIR)/report.html: $(WORK)/report.ipynb $(STYLE) report/templates/report.html
 	$(call render,HTMLReport,html)
 
-$(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ
+# Says which of the two made the PDF, so that changing PDF makes it anew.
+$(WORK)/typesetter: FORCE
+	@mkdir -p $(WORK)
+	@test "$$(cat $@ 2>/dev/null)" = "$(PDF)" || echo "$(PDF)" > $@
+
+ifeq ($(PDF),latex)
+$(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/latex.py $(WORK)/typesetter
+	@$(PYTHON) report/latex.py --output $(WORK)/latex.ipynb $<
+	@cd $(WORK) && PATH="$$($(PYTHON) -c 'import os, pypandoc; print(os.path.dirname(pypandoc.get_pandoc_path()))'):$$PATH" \
+	  $(PYTHON) -m nbconvert --log-level=WARN --to pdf --output report \
+	    --TemplateExporter.exclude_input_prompt=True --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags output-only latex.ipynb \
+	    2>pdf.log || { echo "error: $@ could not be made by TeX (all: $(WORK)/pdf.log)" >&2; exit 1; }
+	@mv $(WORK)/report.pdf $@
+else
+$(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ $(WORK)/typesetter
 	$(call render,PDFReport,pdf)
+endif
 
 $(DIR)/report.png: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ
 	$(call render,PNGReport,png)
@@ -143,13 +170,13 @@ $(DIR)/results.json: $(DIR)/parameters.yaml $(EXECUTED)
 
 # --- the rest ---
 
-test: $(READY)  ## all tests; no network and no GPU needed, at most 5 minutes
+test: $(READY)  ## all tests; no network and no GPU needed; about 5 minutes
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	@$(PYTHON) -m jupyterlab --notebook-dir=. notebooks/01_linear_probe.ipynb
 
-bench: $(READY)  ## our training beside the published loop, on the same images; at most 4 minutes
+bench: $(READY)  ## our training beside the published loop, on the same images; about 4 minutes
 	@PYTHONPATH=report:$(CURDIR) $(PYTHON) -m bench $(call given,--data,DATA) $(call given,--weights,WEIGHTS) \
 	  $(call given,--image-size,SIZE) $(call given,--device,DEVICE) $(call given,--budget,BUDGET)
 

@@ -52,9 +52,9 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
     conditions |= {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
     tried = set().union(*GRID[approach])
     fixed = settings(named(approach, "tuned", **shared))
-    conditions["fixed"] = {
-        name: fixed[name] for name in [*NAMED["tuned"][approach], "probe"] if name in fixed.keys() - tried
-    }
+    conditions["fixed"] = {name: fixed[name] for name in NAMED["tuned"][approach] if name not in tried}
+    if "probe" in fixed:  # but for its data and weights: those are the search's own, named above by their contents
+        conditions["fixed"]["probe"] = {k: v for k, v in fixed["probe"].items() if k not in ("data", "weights")}
     done = read(path, conditions)
     for trial in tqdm(list(trials(approach)), "trials", unit="trial"):
         if any(all(row[name] == value for name, value in trial.items()) for row in done):

@@ -41,7 +41,7 @@ def epochs(runs: Sequence[Run]) -> Table:
     selected = [run.info["selected_epoch"] for run in runs]
     rows = [
         (str(epoch), *(column[index] for column in table.values()),
-         "✓" * (epoch in selected) if len(runs) == 1 else str(selected.count(epoch) or ""))
+         "•" * (epoch in selected) if len(runs) == 1 else str(selected.count(epoch) or ""))
         for index, epoch in enumerate(runs[0].epochs["epoch"])
     ]  # fmt: skip
     last = "selected" if len(runs) == 1 else "selected by, seeds"

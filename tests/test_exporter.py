@@ -1,10 +1,15 @@
 import base64
 import io
+import os
 import re
+import shutil
 from functools import partial
+from pathlib import Path
 
 import assemble
 import exporter
+import latex
+import nbconvert
 import nbformat
 import pypandoc
 import pytest
@@ -286,3 +291,29 @@ def test_merging_keeps_the_text_and_drops_the_plumbing(tmp_path):
 def test_listings_are_the_librarys_code_without_docstrings():
     code = document.listing("lst-x", "c", document.text).code
     assert code.startswith("def text(value: object) -> str:\n    return") and '"""' not in code
+
+
+def test_latex_gets_the_same_text_numbers_and_references():
+    words = "# T\n\nBy [Equation](#eq-x) [@kingma2015], [Figure](#fig-one).\n\n$$ x $$ <!-- eq-x -->"
+    odd = document.Table("tab-odd", "Of a_b.", ("a_b%c&d#$", "n"), (("\\x{~^}", "1"),), "lr")
+    nb = notebook(new_markdown_cell(words), cell(shown(FIGURE), source="hidden = 1"), cell(shown(odd)),
+                  cell(*(out for out, _ in EVERY_KIND.values() if out.get("data", {}).keys() == {"text/html"})))  # fmt: skip
+    whole = latex.plain(nb)
+    text = "\n".join(c.source for c in whole.cells)
+    assert "[Equation 1](#eq-x)" in text and "[Figure 1](#fig-one)" in text and "Kingma and Ba" in text
+    assert r"$$x \tag{1}$$" in text and "[**Figure 1.**]{#fig-one} A caption\\." in text and "hidden" not in text
+    outputs = [output.data for c in whole.cells if c.cell_type == "code" for output in c.outputs]
+    assert base64.b64decode(outputs[0]["application/pdf"]).startswith(b"%PDF")
+    assert r"a\_b\%c\&d\#\$ & n \\" in outputs[1]["text/latex"]
+    assert r"\textbackslash{}x\{\textasciitilde{}\textasciicircum{}\}" in outputs[1]["text/latex"]
+    assert "celled" in outputs[2]["text/latex"]
+    nbformat.validate(whole)
+
+
+@pytest.mark.skipif(not shutil.which("xelatex"), reason="TeX is not installed")
+def test_nbconverts_own_latex_path_typesets_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(pypandoc.get_pandoc_path()).parent}:{os.environ['PATH']}")
+    nb = notebook(new_markdown_cell("# T\n\n$$ x $$ <!-- eq-x -->"), *(cell(out) for out, _ in EVERY_KIND.values()))
+    nbformat.write(latex.plain(nb), tmp_path / "latex.ipynb")
+    made, _ = nbconvert.PDFExporter().from_filename(str(tmp_path / "latex.ipynb"))
+    assert made.startswith(b"%PDF")

@@ -2,6 +2,7 @@
 
 import ast
 
+import assemble
 import nbformat
 import pytest
 
@@ -41,6 +42,12 @@ def test_cells_are_short_and_define_nothing(notebook):
         assert len(cell.source.splitlines()) <= 15 or "parameters" in cell.metadata.get("tags", []), cell.id
         defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(cell.source))), cell.id
+
+
+def test_its_text_types_no_result_by_hand(notebook):
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            assemble.check(cell.source, f"cell {index + 1}")
 
 
 def test_there_is_one_import_cell(notebook):

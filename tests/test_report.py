@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from conftest import PROJECT
 
+from report_lib import formats
+
 PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
 QUICK = ("EPOCHS=1", "SIZE=63", "BUDGETS=5")
 
@@ -29,8 +31,8 @@ class Project:
     def make(self, *arguments):
         """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
         known = (
-            "RECIPES BUDGETS DEFECTS WITH BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH DEVICE RUNS "
-            "OUT LAUNCHER MAKEFLAGS MAKELEVEL"
+            "RECIPES BUDGETS DEFECTS WITH BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS "
+            "DEVICE RUNS PDF OUT LAUNCHER MAKEFLAGS MAKELEVEL"
         )
         clean = {n: v for n, v in os.environ.items() if n not in known.split() and not n.startswith("REPORT_")}
         clean |= {"PYTHONPATH": str(self.folder)}
@@ -90,8 +92,11 @@ def test_the_numbers_of_results_stand_in_the_page(project):
     page, results = (folder / "report.html").read_text(), json.loads((folder / "results.json").read_text())
     for approach in results["approaches"].values():
         run = approach["corrected"]["runs"][0]
-        assert f"{100 * run['test_accuracy']:.2f}" in page and f"{run['test_loss']:.4f}" in page
-        assert f"{run['epochs'][0]['train_loss']:.4f}" in page
+        low, high = approach["corrected"]["test_accuracy"]["ci95"]
+        accuracy = formats.fixed(100 * run["test_accuracy"], formats.decimals(50 * (high - low)))
+        assert f"{accuracy}\N{NO-BREAK SPACE}% (95 % interval" in page
+        assert f'<td class="right">{run["test_loss"]:.2f}' in page
+        assert f'<td class="right">{run["epochs"][0]["train_loss"]:.2f}' in page
 
 
 def test_a_second_time_nothing_is_made(project):
@@ -151,6 +156,16 @@ def test_wrong_input_is_one_sentence_and_no_traceback(project, variable, says):
     code, output = project.make("report", variable, "OUT=wrong")
     assert code != 0 and says in output and "Traceback" not in output
     assert not list((project.folder / "wrong").rglob("*.ipynb")) and not (project.folder / "pwned").exists()
+
+
+def test_latex_without_tex_says_so_in_one_line(project, tmp_path):
+    for tool in ("bash", "grep", "env"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    done = subprocess.run([shutil.which("make"), "report", "PDF=latex"], cwd=project.folder, env={"PATH": str(tmp_path)},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode != 0 and "PDF=latex needs xelatex" in done.stderr and done.stderr.count("\n") == 1
+    code, output = project.make("report", "PDF=word")
+    assert code != 0 and "PDF is 'word'; allowed are typst and latex" in output
 
 
 def test_make_alone_is_help(project):
