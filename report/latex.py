@@ -22,6 +22,8 @@ from webfonts import TEXT
 
 # Plain Markdown in the end: nbconvert's template knows no citations, and no environment for references.
 PLAIN = "markdown-citations-fenced_divs-native_divs-raw_html-raw_tex-raw_attribute"
+# What pandoc's tables without caption count with; nbconvert's template does not define it.
+UNCAPTIONED = r"\makeatletter\@ifundefined{c@none}{\newcounter{none}}{}\makeatother" + "\n"
 SIGNS = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 SIGNS |= {sign: "\\" + sign for sign in "$&#_%"}
 
@@ -58,7 +60,8 @@ def cells(block: Block) -> list[nbformat.NotebookNode]:
     if block.kind == "table":
         return [caption(block), shown({"text/latex": table(content)})]
     if block.kind == "html":
-        return [shown({"text/latex": pypandoc.convert_text(content["html"], "latex", format="html-raw_html")})]
+        converted = pypandoc.convert_text(content["html"], "latex", format="html-raw_html")
+        return [shown({"text/latex": UNCAPTIONED + converted})]
     return [shown({"text/plain": content["text"]})]
 
 

@@ -161,8 +161,10 @@ def test_wrong_input_is_one_sentence_and_no_traceback(project, variable, says):
 def test_latex_without_tex_says_so_in_one_line(project, tmp_path):
     for tool in ("bash", "grep", "env"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
-    done = subprocess.run([shutil.which("make"), "report", "PDF=latex"], cwd=project.folder, env={"PATH": str(tmp_path)},
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [shutil.which("make"), "report", "PDF=latex"],
+        cwd=project.folder, env={"PATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode != 0 and "PDF=latex needs xelatex" in done.stderr and done.stderr.count("\n") == 1
     code, output = project.make("report", "PDF=word")
     assert code != 0 and "PDF is 'word'; allowed are typst and latex" in output
