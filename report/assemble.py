@@ -18,9 +18,9 @@ REFERENCE = re.compile(r"\[(?:Figure|Table|Listing|Equation)\]\(#([\w-]+)\)")
 EQUATION = re.compile(r"^\$\$((?:(?!\$\$).)+)\$\$[ \t]*<!--\s*(eq-[\w-]+)\s*-->[ \t]*$", re.MULTILINE | re.DOTALL)
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 
-# What may hold digits without being a result: code, formulas, citations, links, list numbers, names of sections.
+# What may hold digits or signs without meaning them: code, formulas, citations, links, list numbers, headings, escapes.
 NO_RESULT = re.compile(
-    r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|\[[^\]\n]*@[^\]\n]*\]|\]\([^)\s]*\)|^\s*\d+\.\s|^#[^\n]*$",
+    r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|\[[^\]\n]*@[^\]\n]*\]|\]\([^)\s]*\)|^\s*\d+\.\s|^#[^\n]*$|\\[^\w\s]",
     re.DOTALL | re.MULTILINE,
 )
 RESULT = re.compile(

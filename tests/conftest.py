@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import CLASSES, record
 from PIL import Image
 
-from report_lib import data
+from report_lib import data, plan
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -73,3 +74,18 @@ def cifar10_archive():
     if not path or not Path(path).is_file():
         pytest.skip("CIFAR10_ARCHIVE names no file")
     return path
+
+
+@pytest.fixture
+def study(tmp_path):
+    """make(accuracy of (approach, what) or a number, **parameters) -> Evidence of made-up runs."""
+
+    def make(accuracy, classes=CLASSES, **parameters):
+        store = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
+        for approach in ("linear_probe", "full_finetune"):
+            for what, some in plan.plan(approach, **parameters).items():
+                for recipe in some:
+                    record(store, recipe, accuracy(approach, what), classes)
+        return plan.read(store, **parameters)
+
+    return make
