@@ -131,39 +131,28 @@ endif
 $(WORK)/report.ipynb: report/merge.py $(EXECUTED)
 	@$(PYTHON) report/merge.py --output $@ $(EXECUTED)
 
-STYLE := $(addprefix report/,exporter.py assemble.py drawing.py webfonts.py metadata.yaml references.bib)
-
-$(DIR)/report.html: $(WORK)/report.ipynb $(STYLE) report/templates/report.html
-	$(call render,HTMLReport,html)
+STYLE := $(addprefix report/,exporter.py assemble.py drawing.py webfonts.py latex.py metadata.yaml references.bib \
+  templates/report.html templates/report.typ)
 
 # Says which of the two made the PDF, so that changing PDF makes it anew.
 $(WORK)/typesetter: FORCE
 	@mkdir -p $(WORK)
 	@test "$$(cat $@ 2>/dev/null)" = "$(PDF)" || echo "$(PDF)" > $@
 
+# A pattern with several targets is one recipe that makes them all, in every version of make. nbconvert writes in
+# place, so it writes aside.
+$(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(WORK)/%.ipynb $(STYLE) $(WORK)/typesetter
+	@PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.Report --output-dir $(WORK)/rendered \
+	    --output $* $< 2>$(WORK)/render.log \
+	  || { echo "error: $@ could not be made: $$(grep '[^[:space:]]' $(WORK)/render.log | tail -n 1) (all: $(WORK)/render.log)" >&2; exit 1; }
 ifeq ($(PDF),latex)
-$(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/latex.py $(WORK)/typesetter
-	@$(PYTHON) report/latex.py --output $(WORK)/latex.ipynb $<
-	@cd $(WORK) && PATH="$$($(PYTHON) -c 'import os, pypandoc; print(os.path.dirname(pypandoc.get_pandoc_path()))'):$$PATH" \
-	  $(PYTHON) -m nbconvert --log-level=WARN --to pdf --output report \
-	    --TemplateExporter.exclude_input_prompt=True --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags output-only latex.ipynb \
-	    2>pdf.log || { echo "error: $@ could not be made by TeX (all: $(WORK)/pdf.log)" >&2; exit 1; }
-	@mv $(WORK)/report.pdf $@
-else
-$(DIR)/report.pdf: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ $(WORK)/typesetter
-	$(call render,PDFReport,pdf)
+	@PYTHONPATH=report $(PYTHON) report/latex.py --output $(WORK)/rendered/$*.ipynb $<
+	@cd $(WORK)/rendered && PATH="$$($(PYTHON) -c 'import os, pypandoc; print(os.path.dirname(pypandoc.get_pandoc_path()))'):$$PATH" \
+	  $(PYTHON) -m nbconvert --log-level=WARN --to pdf --TemplateExporter.exclude_input_prompt=True \
+	    --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags output-only $*.ipynb \
+	    2>../latex.log || { echo "error: $(DIR)/$*.pdf could not be made by TeX (all: $(WORK)/latex.log)" >&2; exit 1; }
 endif
-
-$(DIR)/report.png: $(WORK)/report.ipynb $(STYLE) report/templates/report.typ
-	$(call render,PNGReport,png)
-
-# nbconvert writes in place, so it writes aside too.
-define render
-	@PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.$(1) --output-dir $(WORK) \
-	    --output report $< 2>$(WORK)/$(2).log \
-	  || { echo "error: $@ could not be made: $$(grep '[^[:space:]]' $(WORK)/$(2).log | tail -n 1) (all: $(WORK)/$(2).log)" >&2; exit 1; }
-	@mv $(WORK)/report.$(2) $@
-endef
+	@cd $(WORK)/rendered && mv $*.html $*.pdf $*.png ../..
 
 $(DIR)/results.json: $(DIR)/parameters.yaml $(EXECUTED)
 	@$(PYTHON) -m report_lib results $< --output $@

@@ -3,6 +3,7 @@ but the typesetting.
 
     jupyter nbconvert --to exporter.HTMLReport report.ipynb      (with this folder on PYTHONPATH)
     jupyter nbconvert --to exporter.PDFReport report.ipynb
+    jupyter nbconvert --to exporter.Report report.ipynb          (both, and the first page as a picture)
 
 A notebook becomes one Markdown text in which each output is a placeholder paragraph (assemble.py). pandoc turns the
 text into HTML or Typst (fatal on any warning), then typeset outputs take their placeholders' places.
@@ -242,6 +243,18 @@ class PNGReport(PDFReport):
     def compiled(self, source: Path) -> bytes:
         pages = typst.compile(str(source), root=str(source.parent), format="png", ppi=110, font_paths=[str(TEXT)])
         return pages[0] if isinstance(pages, list) else pages
+
+
+class Report(HTMLReport):
+    """All three at once, since starting nbconvert takes longer than they do: the page; PDF and picture beside it."""
+
+    def from_notebook_node(self, nb: NotebookNode, resources: dict | None = None, **kw: object) -> tuple:
+        page, resources = super().from_notebook_node(nb, resources, **kw)
+        beside = {
+            resources.get("unique_key", "report") + form.file_extension: form().from_notebook_node(nb)[0]
+            for form in (PDFReport, PNGReport)
+        }
+        return page, resources | {"outputs": resources.get("outputs", {}) | beside}
 
 
 def quote(text: str) -> str:

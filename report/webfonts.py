@@ -39,7 +39,7 @@ def _woff(path: Path, text: str) -> str:
     )
     font = TTFont(path, recalcTimestamp=False)
     subsetter = subset.Subsetter(options)
-    subsetter.populate(text=text)
+    subsetter.populate(unicodes=set(map(ord, text)))
     subsetter.subset(font)
     file = io.BytesIO()
     font.flavor = "woff"
