@@ -19,7 +19,7 @@ SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup report test lab bench lint clean FORCE
+.PHONY: help setup report runs verify test lab bench lint clean FORCE
 
 ifneq ($(words $(DIR)),1)
 $(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces in them)
@@ -101,18 +101,19 @@ $(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/sources
 	@$(PYTHON) -m report_lib prepare $<
 	@touch $@
 
-# papermill leaves an output file even when a cell fails, so it writes aside. Of its messages awk shows the progress
+# papermill leaves an output file even when a cell fails, so it writes aside, where no other make does. Of its messages awk shows the progress
 # bars; the others, tracebacks among them, are for the log, whose last line is the sentence that counts.
 define execute
 	@echo "executing notebooks/$*.ipynb"
-	@$(1) $(PYTHON) -m papermill notebooks/$*.ipynb $(WORK)/$*.ipynb -f $(DIR)/parameters.yaml --cwd notebooks \
+	@aside=$(WORK)/$*.$$$$.ipynb; log=$(WORK)/$*.log; \
+	$(1) $(PYTHON) -m papermill notebooks/$*.ipynb $$aside -f $(DIR)/parameters.yaml --cwd notebooks \
 	    -k python3 --no-progress-bar --log-output 2>&1 \
-	  | tee $(WORK)/$*.log \
+	  | tee $$log \
 	  | awk '/%\|/ {printf "\r%s", $$0; fflush(); bar = 1} END {if (bar) printf "\n"}' \
-	  && rm -f $(DIR)/$*.failed.ipynb && mv $(WORK)/$*.ipynb $@ \
-	  || { mv $(WORK)/$*.ipynb $(DIR)/$*.failed.ipynb 2>/dev/null; \
-	       echo "error: notebooks/$*.ipynb stopped: $$(grep '[^[:space:]]' $(WORK)/$*.log | tail -n 1)" >&2; \
-	       echo "       as far as it came: $(DIR)/$*.failed.ipynb; all messages: $(WORK)/$*.log" >&2; exit 1; }
+	  && rm -f $(DIR)/$*.failed.ipynb && mv $$aside $@ \
+	  || { mv $$aside $(DIR)/$*.failed.ipynb 2>/dev/null; \
+	       echo "error: notebooks/$*.ipynb stopped: $$(grep '[^[:space:]]' $$log | tail -n 1)" >&2; \
+	       echo "       as far as it came: $(DIR)/$*.failed.ipynb; all messages: $$log" >&2; exit 1; }
 endef
 
 EXECUTED := $(NOTEBOOKS:%=$(DIR)/%.ipynb)
@@ -142,20 +143,37 @@ $(WORK)/typesetter: FORCE
 # A pattern with several targets is one recipe that makes them all, in every version of make. nbconvert writes in
 # place, so it writes aside.
 $(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(WORK)/%.ipynb $(STYLE) $(WORK)/typesetter
-	@PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.Report --output-dir $(WORK)/rendered \
-	    --output $* $< 2>$(WORK)/render.log \
-	  || { echo "error: $@ could not be made: $$(grep '[^[:space:]]' $(WORK)/render.log | tail -n 1) (all: $(WORK)/render.log)" >&2; exit 1; }
+	@aside=$(WORK)/rendered.$$$$; log=$(WORK)/render.log; \
+	PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.Report --output-dir $$aside --output $* $< 2>$$log \
+	  || { echo "error: $@ could not be made: $$(grep '[^[:space:]]' $$log | tail -n 1) (all: $$log)" >&2; exit 1; }; \
+	$(TEX) mv $$aside/$*.html $$aside/$*.pdf $$aside/$*.png $(DIR) && rm -r $$aside
+
 ifeq ($(PDF),latex)
-	@PYTHONPATH=report $(PYTHON) report/latex.py --output $(WORK)/rendered/$*.ipynb $<
-	@cd $(WORK)/rendered && PATH="$$($(PYTHON) -c 'import os, pypandoc; print(os.path.dirname(pypandoc.get_pandoc_path()))'):$$PATH" \
+define TEX
+PYTHONPATH=report $(PYTHON) report/latex.py --output $$aside/$*.ipynb $< && ( cd $$aside && \
+	  PATH="$$($(PYTHON) -c 'import os, pypandoc; print(os.path.dirname(pypandoc.get_pandoc_path()))'):$$PATH" \
 	  $(PYTHON) -m nbconvert --log-level=WARN --to pdf --TemplateExporter.exclude_input_prompt=True \
-	    --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags output-only $*.ipynb \
-	    2>../latex.log || { echo "error: $(DIR)/$*.pdf could not be made by TeX (all: $(WORK)/latex.log)" >&2; exit 1; }
+	    --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags output-only $*.ipynb ) 2>$(WORK)/latex.log \
+	  || { echo "error: $(DIR)/$*.pdf could not be made by TeX (all: $(WORK)/latex.log)" >&2; exit 1; };
+endef
 endif
-	@cd $(WORK)/rendered && mv $*.html $*.pdf $*.png ../..
 
 $(DIR)/results.json: $(DIR)/parameters.yaml $(EXECUTED)
 	@$(PYTHON) -m report_lib results $< --output $@
+
+# --- the runs alone, a job each: what a cluster is for ---
+
+# One line of parameters.yaml's study becomes one target, so that make -j keeps that many jobs in flight. What the
+# store has is not trained again; afterwards, make report trains nothing.
+$(WORK)/runs.mk: $(WORK)/prepared
+	@$(PYTHON) -m report_lib jobs $(DIR)/parameters.yaml | awk '{gsub(/\$$/, "$$$$"); \
+	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) $$(PYTHON) -m report_lib run %s\n", NR, NR, NR, $$0}' > $@
+
+runs: $(WORK)/runs.mk  ## every run of PROFILE as a job of its own, through LAUNCHER if given; -j8 for eight at once
+	@+$(MAKE) --no-print-directory -f $(WORK)/runs.mk all LAUNCHER='$(LAUNCHER)' PYTHON='$(PYTHON)'
+
+verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RECORD=folder, and say whether it is the same
+	@$(PYTHON) -m report_lib verify "$(or $(RECORD),$<)"
 
 # --- the rest ---
 

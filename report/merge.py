@@ -6,6 +6,7 @@ Part of the text: the notebooks in the given order, each with its own parameter 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import nbformat
@@ -31,4 +32,6 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("notebooks", type=Path, nargs="+")
     options = parser.parse_args()
-    nbformat.write(merge(options.notebooks), options.output)
+    aside = options.output.with_name(f".{options.output.name}-{os.getpid()}")
+    nbformat.write(merge(options.notebooks), aside)
+    aside.replace(options.output)

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a fault of the machine or of ours, 2 unusable input (with 
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,14 @@ from report_lib.recipe import (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("REPORT_PROGRESS", "lines")
     try:
-        options.do(options)
+        return options.do(options) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        if getattr(options, "json", False):
+            print(json.dumps({"error": str(error)}))
         return 2
     except OSError as error:
         print(f"error: {error.strerror or error} ({error.filename or 'no file named'})", file=sys.stderr)
@@ -36,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; finished epochs of long runs are kept", file=sys.stderr)
         return 130
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,10 +50,14 @@ def parser() -> argparse.ArgumentParser:
     run = steps.add_parser("run", help="train one run, unless the store has it, and print where its record lies")
     run.set_defaults(do=do_run)
     run.add_argument("--approach", required=True, choices=APPROACHES)
-    run.add_argument("--recipe", default=plan.MAIN, help="published, corrected or tuned, or a defect:NAME or budget:N "
-                     "of the profile (default: corrected)")  # fmt: skip
+    run.add_argument("--recipe", default=plan.MAIN, help="published, corrected, tuned; or defect:NAME, that defect of "
+                     "published in corrected; or budget:N, N labels a class (default: corrected)")  # fmt: skip
+    run.add_argument("--recipes", metavar="LIST", help="those of the study: budget:N takes tuned if it is among them")
+    run.add_argument("--no-mirror", dest="mirror", action="store_false", default=None,
+                     help="tuned fine-tuning does not mirror training pictures")  # fmt: skip
     run.add_argument("--seed", type=int, help="default: the profile's first")
     run.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
+    run.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
 
     parameters = steps.add_parser("parameters", help="write the profile with its overrides, validated, for papermill")
     parameters.set_defaults(do=do_parameters)
@@ -66,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--seed", type=int, help="default: the profile's first")
 
     for step in (run, parameters, search):
-        step.add_argument("--profile", default="demo", metavar="NAME", help="a file of report/profiles (default: demo)")
+        step.add_argument("--profile", metavar="NAME", default=None if step is run else "demo",
+                          help=f"a file of report/profiles (default: {'none' if step is run else 'demo'})")  # fmt: skip
         step.add_argument("--data", help="digits, cifar10, or the path of a class-folder tree or archive")
         step.add_argument("--weights", help="imagenet, embedded, none, or the path of a state dict")
         step.add_argument("--image-size", type=int, metavar="PIXELS")
@@ -83,6 +92,16 @@ def parser() -> argparse.ArgumentParser:
     prepare.set_defaults(do=do_prepare)
     prepare.add_argument("parameters", type=Path)
 
+    jobs = steps.add_parser("jobs", help="print the options of `run` for each run of a study, a line each")
+    jobs.set_defaults(do=do_jobs)
+    jobs.add_argument("parameters", type=Path)
+
+    verify = steps.add_parser("verify", help="make a recorded run again and say whether it came out the same")
+    verify.set_defaults(do=do_verify)
+    verify.add_argument("record", help="its folder, or the parameters of a study, of which it takes the first run")
+    verify.add_argument("--device", choices=DEVICES, default="auto")
+    verify.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
+
     results = steps.add_parser("results", help="write every number of a report as JSON")
     results.set_defaults(do=do_results)
     results.add_argument("parameters", type=Path)
@@ -91,17 +110,52 @@ def parser() -> argparse.ArgumentParser:
 
 
 def do_run(options: argparse.Namespace) -> None:
-    chosen = profiles.resolve(options.profile, profiles.overrides(vars(options)))
+    given = profiles.overrides(vars(options))
+    kind, _, name = options.recipe.partition(":")
+    if kind == "budget":
+        given["budgets"] = name
+    elif kind == "defect":
+        given["defects"] = options.approach
+    if not options.recipes:
+        given["recipes"] = list(RECIPES)
+    chosen = profiles.resolve(options.profile, given)
     if options.seed is not None:
         chosen["seeds"] = [options.seed]
-    chosen["recipes"] = list(RECIPES)
     planned = plan.plan(options.approach, **profiles.study(chosen))
     if options.recipe not in planned:
-        raise InputError(f"recipe is {options.recipe!r}; of {options.approach}, this profile has {', '.join(planned)}")
+        raise InputError(f"recipe is {options.recipe!r}; of {options.approach} there are {', '.join(planned)}")
     from report_lib import runner  # late, so that --help and a wrong value answer at once
 
     cache = os.path.abspath(options.cache) if options.cache else ""
-    print(runner.run(planned[options.recipe][0], chosen["runs"], cache, chosen["device"]).path)
+    done = runner.run(planned[options.recipe][0], chosen["runs"], cache, chosen["device"])
+    if options.json:
+        shown = (
+            "selected_epoch",
+            "validation_accuracy",
+            "validation_loss",
+            "test_accuracy",
+            "test_loss",
+            "train_seconds",
+        )
+        print(json.dumps({"record": str(done.path), **{name: done.info[name] for name in shown}}))
+    else:
+        print(done.path)
+
+
+def do_jobs(options: argparse.Namespace) -> None:
+    chosen = profiles.read(options.parameters)
+    for approach in APPROACHES:
+        for what, recipes in plan.plan(approach, **profiles.study(chosen)).items():
+            for recipe in recipes:
+                print(shlex.join(profiles.options(chosen, approach, what, recipe.seed)))
+
+
+def do_verify(options: argparse.Namespace) -> int:
+    from report_lib.verify import verify
+
+    same, report = verify(options.record, options.device, os.path.abspath(options.cache) if options.cache else "")
+    print(report)
+    return 0 if same else 1
 
 
 def do_search(options: argparse.Namespace) -> None:

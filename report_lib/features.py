@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from report_lib import progress
 from report_lib.machine import finished, room_for
 from report_lib.recipe import InputError, digest
+from report_lib.records import reserved, sweep
 
-ABANDONED = 86_400  # seconds after which unfinished features are those of a process that was killed
 BATCH = 64  # of one size whatever the recipe's, so that the bits don't depend on it; fastest on a CPU
 
 
@@ -71,13 +71,11 @@ def make_room(cache: Path, size: int) -> None:
         limit = float(given) * 2**30
     except ValueError:
         raise InputError(f"REPORT_CACHE_GIB is {given!r}; allowed is a number of GiB, such as 16") from None
+    sweep(cache, ".features-*")
     entries = []
     for entry in (*cache.glob("features-*"), *cache.glob(".features-*")):
         with contextlib.suppress(OSError):  # gone meanwhile
             held = sum(file.stat().st_size for file in entry.iterdir())
-            if entry.name.startswith(".") and time.time() - entry.stat().st_mtime > ABANDONED:
-                shutil.rmtree(entry, ignore_errors=True)
-                continue
             entries.append((entry.stat().st_mtime, held, entry))
     entries.sort()
     for position, (_, _, entry) in enumerate(entries):
@@ -98,16 +96,14 @@ def _write(entry: Path, layers: nn.Module, inputs: Callable[[Tensor], Tensor], c
     working = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     device = next(layers.parameters()).device
     try:
-        values = np.lib.format.open_memmap(working / "values.npy", mode="w+", dtype=np.float32, shape=(count, width))
+        values = reserved(working / "values.npy", np.float32, (count, width))
         # Collected on the device if it has room: to wait for each batch would let it idle.
         collected = (
             torch.empty(values.shape, device=device) if room_for(values.nbytes, device) else torch.from_numpy(values)
         )
         layers.eval()
         clock = time.perf_counter()
-        for batch in tqdm(
-            torch.arange(count, device=device).split(BATCH), "frozen features", unit="batch", leave=False
-        ):
+        for batch in progress.each(torch.arange(count, device=device).split(BATCH), "frozen features", "batch"):
             collected[batch] = layers(inputs(batch)).float().to(collected.device)
         finished(device)
         seconds = time.perf_counter() - clock
@@ -116,6 +112,7 @@ def _write(entry: Path, layers: nn.Module, inputs: Callable[[Tensor], Tensor], c
         (working / "meta.json").write_text(
             json.dumps({"seconds": seconds, "sha256": _sha256(values)}), encoding="utf-8"
         )
+        values.flush()  # type: ignore[attr-defined]
         working.chmod(0o755)
         try:
             working.rename(entry)

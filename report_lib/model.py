@@ -7,8 +7,6 @@ import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import AlexNet, AlexNet_Weights, alexnet
@@ -40,7 +38,7 @@ def load_weights(source: str) -> Weights:
     if source == "embedded":
         if _sha256(EMBEDDED) != EMBEDDED_SHA256:
             raise InputError(f"weights is 'embedded', whose file {EMBEDDED} is damaged; restore it from the repository")
-        return Weights("AlexNet, Tiny ImageNet (embedded)", EMBEDDED_SHA256, compose(load_file(EMBEDDED)))
+        return Weights("AlexNet, Tiny ImageNet (embedded)", EMBEDDED_SHA256, compose(_safetensors(EMBEDDED)))
     path = _imagenet_file() if source == "imagenet" else locate(source)
     name = "AlexNet, ImageNet-1k V1 (torchvision)" if source == "imagenet" else path.name
     state = _fitting(_read_state(path), path)
@@ -150,10 +148,10 @@ def _of_head(name: str) -> bool:
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _safetensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (
-        OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError,
+        OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError,
         AttributeError,
     ) as error:  # fmt: skip
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -164,6 +162,19 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not named:
         raise InputError(f"weights is {str(path)!r}, which holds no state dict (layer name -> tensor) of AlexNet")
     return state
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in `path`; ValueError if it is damaged. A node that trains from a .pth does without the package."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(f"weights is {path.name!r}, which the package safetensors reads; install it") from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def _fitting(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

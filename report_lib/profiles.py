@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import yaml
-
 from report_lib.plan import plan
 from report_lib.recipe import (
     APPROACHES,
@@ -46,13 +44,18 @@ PLANNED = ("recipes", "seeds", "budgets", "defects", "mirror")  # what `plan` ma
 OF_THE_STUDY = ("profile", "data_name", "device", "runs", *PLANNED)  # the others are fields of a Recipe
 
 
-def resolve(profile: str, overrides: dict) -> dict:
-    """Defaults, then the profile's file, then `overrides`; validated. Raises InputError for a wrong name or value."""
-    path = FOLDER / f"{profile}.yaml"
-    if not path.is_file() or path.parent != FOLDER:
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise InputError(f"profile is {profile!r}; allowed are the files of report/profiles: {known}")
-    chosen = DEFAULTS | {"profile": profile} | read(path) | overrides
+def resolve(profile: str | None, overrides: dict) -> dict:
+    """Defaults, then the profile's file if there is one, then `overrides`; validated.
+
+    Raises InputError for a wrong name or value.
+    """
+    chosen = DEFAULTS | overrides
+    if profile is not None:
+        path = FOLDER / f"{profile}.yaml"
+        if not path.is_file() or path.parent != FOLDER:
+            known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+            raise InputError(f"profile is {profile!r}; allowed are the files of report/profiles: {known}")
+        chosen = DEFAULTS | {"profile": profile} | read(path) | overrides
     if chosen["device"] not in DEVICES:
         raise InputError(f"device is {chosen['device']!r}; allowed are {', '.join(DEVICES)}")
     for name in ("runs", "data_name"):
@@ -65,6 +68,10 @@ def resolve(profile: str, overrides: dict) -> dict:
 
 def read(path: Path) -> dict:
     """The parameters in a YAML file. Raises InputError if it is none, or names a parameter that does not exist."""
+    try:
+        import yaml  # late: a node that trains by options alone does without
+    except ImportError as error:
+        raise InputError(f"{path.name} is YAML, which the package pyyaml reads; install it, or give options") from error
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -79,6 +86,8 @@ def read(path: Path) -> dict:
 def write(parameters: dict, path: Path) -> None:
     """Writes `parameters` as YAML, leaving a file that says the same untouched, for make's sake."""
     text = f"# data and weights as last seen: {_seen(parameters['data'])}, {_seen(parameters['weights'])}\n"
+    import yaml
+
     text += yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
     check_writable(path.parent, "OUT")
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -102,6 +111,22 @@ def overrides(options: dict) -> dict:
         if given.get(name) and given[name] not in known and not os.path.isabs(os.path.expanduser(given[name])):
             given[name] = os.path.relpath(given[name], PROJECT)
     return given
+
+
+def options(parameters: dict, approach: str, what: str, seed: int) -> list[str]:
+    """The options of `python -m report_lib run` for one run of a study: nothing of a profile is left to look up."""
+    said = ["--approach", approach, "--recipe", what, "--seed", str(seed)]
+    recipes = parameters["recipes"]
+    said += ["--recipes", recipes if isinstance(recipes, str) else ",".join(recipes)]
+    if not parameters["mirror"]:
+        said.append("--no-mirror")
+    for name in ("device", "runs", *recipe_fields(parameters)):
+        value = parameters[name]
+        if value not in (None, "") and value != DEFAULTS[name]:
+            # Relative paths start at the project; those typed at a command line, at the working folder.
+            path = (name in ("data", "weights") and value not in DATA_SOURCES + WEIGHT_SOURCES) or name == "runs"
+            said += [f"--{name.replace('_', '-')}", str(locate(value)) if path else str(value)]
+    return said
 
 
 def study(parameters: dict) -> dict:

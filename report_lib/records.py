@@ -4,29 +4,43 @@
 <store>/requests/<hash>.json                  which run last answered a request (see `recipe.request_key`)
 """
 
+import contextlib
 import csv
 import dataclasses
+import functools
+import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:  # a node that only trains needs no pandas
+    import pandas as pd
 
 from report_lib.recipe import InputError, Recipe, request_key, source_hash
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: `info` is run.json; `epochs` has one row an epoch, losses in nats, times in seconds."""
+    """A finished run; `info` is run.json."""
 
     path: Path
     info: dict
-    epochs: pd.DataFrame
+
+    @functools.cached_property
+    def epochs(self) -> "pd.DataFrame":
+        """One row an epoch: losses in nats, times in seconds."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "epochs.csv")
 
     @property
     def approach(self) -> str:
@@ -56,12 +70,14 @@ def save(store: Path, name: str, info: dict, epochs: list[dict], arrays: Mapping
     working = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=store))
     try:
         working.chmod(0o755)  # mkdtemp's 0700 would hide the run from others who share the store
-        (working / "run.json").write_text(json.dumps(info, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         with (working / "epochs.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(epochs[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(epochs)
         np.savez_compressed(working / "predictions.npz", **arrays)  # type: ignore[arg-type]
+        info = info | {"files": {name: _sha256(working / name) for name in ("epochs.csv", "predictions.npz")}}
+        text = json.dumps(info | {"sha256": _of(info)}, indent=1, allow_nan=False)
+        (working / "run.json").write_text(text + "\n", encoding="utf-8")
         for written in (*working.iterdir(), working):
             _sync(written)
         try:
@@ -80,12 +96,44 @@ def exists(store: Path, name: str) -> bool:
 
 
 def load(path: Path) -> Run:
-    """Reads a finished run. Raises InputError if its files are damaged."""
+    """Reads a finished run. Raises InputError if a file of it is not what was written."""
     try:
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return Run(path, info, pd.read_csv(path / "epochs.csv"))
-    except (OSError, ValueError) as error:
+        if info.pop("sha256", None) != _of(info):
+            raise ValueError("the checksum of run.json is another")
+        for name, sha in info.pop("files").items():
+            if _sha256(path / name) != sha:
+                raise ValueError(f"the checksum of {name} is another")
+        return Run(path, info)
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise _damaged(path, error) from error
+
+
+@contextlib.contextmanager
+def alone(store: Path, name: str) -> Iterator[None]:
+    """Within it, no other process on this store trains run `name`; waits, and says so, while one does.
+
+    The system drops the lock of a process that dies. Where the store's file system has no locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no POSIX
+        yield
+        return
+    store.mkdir(parents=True, exist_ok=True)
+    path = store / f".{name}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process trains {name}; waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    with contextlib.suppress(OSError):
+        if exists(store, name):  # whoever still waits for the lock finds the run, and trains nothing
+            path.unlink()
 
 
 def remember(store: Path, recipe: Recipe, name: str) -> None:
@@ -117,6 +165,14 @@ def requested(store: Path, recipes: Iterable[Recipe]) -> list[Run]:
     return runs
 
 
+def sweep(folder: Path, pattern: str, seconds: float = 86_400) -> None:
+    """Removes what matches `pattern` in `folder` and was last touched so long ago: leftovers of killed processes."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if time.time() - path.stat().st_mtime >= seconds:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Replaces `path` by `text` in one step, synced to disk."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -130,6 +186,32 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file of that shape, mapped, whose blocks the disk has given for good: a page written to a full disk
+    would otherwise kill the process. Raises InputError if there is no room."""
+    values = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate") and values.nbytes:
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            except OSError as error:
+                raise InputError(
+                    f"cache is {str(path.parent.parent)!r}, whose disk lacks room for {values.nbytes / 2**20:,.0f} MiB "
+                    f"({error.strerror}); make room, or name another folder in REPORT_CACHE"
+                ) from error
+    return values
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of(info: dict) -> str:
+    """sha256 of what run.json says beside it."""
+    return hashlib.sha256(json.dumps(info, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

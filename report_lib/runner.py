@@ -9,10 +9,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from report_lib import data, machine, model, records, train
-from report_lib.recipe import Recipe, check_writable, digest, folder, settings, source_hash
+from report_lib.recipe import InputError, Recipe, check_writable, digest, folder, settings, source_hash
 
 
 def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -> records.Run:
@@ -30,7 +31,9 @@ def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -
         check_writable(store, "runs")  # now, not after hours of training
         precision = machine.pick_precision(recipe.precision, chosen_device)
         setting = train.Setting(images, weights, chosen_device, precision, folder(cache, "REPORT_CACHE", ".cache"))
-        make(recipe, setting, store, name)
+        with records.alone(store, name):
+            if not records.exists(store, name):  # as it may since another process has finished it
+                make(recipe, setting, store, name)
     records.remember(store, recipe, name)
     return records.load(store / name)
 
@@ -47,10 +50,16 @@ def make(recipe: Recipe, setting: train.Setting, store: Path, name: str) -> Path
     machine.reset_peak_memory(setting.device)
     # Another device or precision goes on with its own bits only.
     checkpoint = store / f".{name}-{machine.where(setting.device)}-{setting.precision}.checkpoint"
-    adapted = train.adapt(recipe, setting, checkpoint)
-    clock = time.perf_counter()
-    test_logits = train.test(adapted, recipe, setting)
-    test_seconds = time.perf_counter() - clock
+    try:
+        adapted = train.adapt(recipe, setting, checkpoint)
+        clock = time.perf_counter()
+        test_logits = train.test(adapted, recipe, setting)
+        test_seconds = time.perf_counter() - clock
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"batch_size is {recipe.batch_size}, for which {machine.device_name(setting.device)} lacks the memory; try "
+            f"{max(1, recipe.batch_size // 2)} (make: BATCH), or a smaller SIZE"
+        ) from error
     info, arrays = described(adapted, test_logits, recipe, setting)
     train.check_finite(info["test_loss"], "test", info["selected_epoch"], recipe)
     info |= {
@@ -58,8 +67,14 @@ def make(recipe: Recipe, setting: train.Setting, store: Path, name: str) -> Path
         "peak_memory_mib": machine.peak_memory_mib(setting.device),
         "provenance": machine.provenance(setting.device, setting.precision, started),
     }
-    path = records.save(store, name, info, adapted.history.epochs, arrays)
-    checkpoint.unlink(missing_ok=True)
+    try:
+        path = records.save(store, name, info, adapted.history.epochs, arrays)
+    except OSError as error:
+        raise InputError(
+            f"runs is {str(store)!r}, where the record of this run cannot be written ({error.strerror or error}); make "
+            "room or name another store, and run it again: slow epochs are kept in its checkpoint"
+        ) from error
+    records.sweep(store, f".{name}-*", 0)  # its checkpoint, and what killed predecessors left half-written
     return path
 
 

@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
+from report_lib import progress
 from report_lib.recipe import NAMED, PROJECT, InputError, Recipe, named, settings, source_hash
 from report_lib.records import write_whole
 
@@ -56,7 +55,7 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
     if "probe" in fixed:  # but for its data and weights: those are the search's own, named above by their contents
         conditions["fixed"]["probe"] = {k: v for k, v in fixed["probe"].items() if k not in ("data", "weights")}
     done = read(path, conditions)
-    for trial in tqdm(list(trials(approach)), "trials", unit="trial"):
+    for trial in progress.each(list(trials(approach)), "trials", "trial"):
         if any(all(row[name] == value for name, value in trial.items()) for row in done):
             continue
         recipe: Recipe = named(approach, "tuned", **(shared | trial))

@@ -1,25 +1,19 @@
 """Sources of images -> uint8 arrays: scikit-learn's digits, CIFAR-10, any tree or archive of class folders.
 
-Images are decoded once into a memory-mapped cache, so a tree may be larger than memory. Nothing is ever extracted
-from an archive: its members are read as a stream.
+Images are decoded once into a memory-mapped cache, so a tree may be larger than memory.
 """
 
-import bz2
 import contextlib
 import functools
-import gzip
 import hashlib
 import io
 import itertools
 import json
-import lzma
 import os
 import shutil
-import tarfile
+import sys
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
@@ -28,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 from PIL import Image, ImageFile, ImageOps
-from tqdm import tqdm
 
+from report_lib import progress
+from report_lib.archives import members, walk
 from report_lib.recipe import InputError, check_writable, locate
+from report_lib.records import reserved, sweep
 
-# As torchvision's ImageFolder has them.
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 HELD = 1 << 29  # bytes of an archive that are kept in memory between finding its classes and decoding
 PER_WORKER = 1000  # images that are worth starting a process for
 EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
@@ -70,17 +64,21 @@ def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
     name = "CIFAR-10" if source == "cifar10" else path.name.split(".")[0]
     for size in ("native", str(image_size)):
         ready = cache / f"{identity[:24]}-{size}"
-        if ready.is_dir():
-            arrays, fingerprint = _cached(ready, name)
-            if size != "native" or max(arrays.train.shape[1:3]) <= image_size:
-                return arrays, fingerprint
+        found = _cached(ready, name)
+        if found and (size != "native" or max(found[0].train.shape[1:3]) <= image_size):
+            return found
     if source == "cifar10":
         arrays = _cifar10(cache)
         entry = _Entry(cache, f"{identity}-native")
         for part in ("train", "test"):
             entry.array(part, getattr(arrays, part).shape)[:] = getattr(arrays, part)
-        return _cached(entry.finish(arrays), name)
-    return _cached(_decode(path, image_size, cache, identity), name)
+        entry.finish(arrays, 0)
+        ready = entry.final
+    else:
+        ready = _decode(path, image_size, cache, identity)
+    if found := _cached(ready, name):
+        return found
+    raise InputError(f"cache is {str(cache)!r}, where {ready.name} does not stay as it was written; check that disk")
 
 
 def _digits() -> Arrays:
@@ -118,21 +116,45 @@ def _cifar10(cache: Path) -> Arrays:
 def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
     """Decodes a class-folder tree or archive into the cache, one chunk of files in memory at a time."""
     names, held = _names(path)
-    rows, classes, labels = _index(path, names)
-    for shape in (None, (image_size, image_size)):
+    left_out: list[str] = []
+    shape: tuple[int, int] | None = None  # first as they are
+    while True:
+        rows, classes, labels = _index(path, [name for name in names if name not in left_out])
         entry = _Entry(cache, f"{identity[:24]}-{shape[0] if shape else 'native'}")
         try:
-            members = held.items() if held else _members(path, rows.__contains__)
-            files = ((name, content) for name, content in members if name in rows)
+            stream = held.items() if held else members(path, rows.__contains__)
+            files = ((name, content) for name, content in stream if name in rows)
             train, test = _fill(path, files, rows, labels, shape, image_size, entry)
         except _SizesDiffer:
             entry.discard()
+            shape = (image_size, image_size)
+        except _Undecodable as found:  # and to be left out: once more, without them
+            entry.discard()
+            left_out += found.names
+            shown = ", ".join(found.names[:5]) + ", ..." * (len(found.names) > 5)
+            print(
+                f"of {path.name}, {len(left_out)} images that cannot be decoded are left out: {shown}", file=sys.stderr
+            )
         except BaseException:
             entry.discard()
             raise
         else:
-            return entry.finish(Arrays("", classes, train, labels["train"], test, labels["test"]))
-    raise AssertionError("the second pass resizes every image, so sizes cannot differ")
+            arrays = Arrays("", classes, train, labels["train"], test, labels["test"])
+            return entry.finish(arrays, len(left_out))
+
+
+class _Undecodable(Exception):
+    """Some images cannot be decoded, and SKIP says to leave them out."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+
+def _skipping() -> bool:
+    given = os.environ.get("REPORT_SKIP_UNDECODABLE", "")
+    if given not in ("", "0", "1"):
+        raise InputError(f"REPORT_SKIP_UNDECODABLE is {given!r}; allowed are 0 and 1")
+    return given == "1"
 
 
 class _SizesDiffer(Exception):
@@ -142,7 +164,7 @@ class _SizesDiffer(Exception):
 def _names(path: Path) -> tuple[list[str], dict[str, bytes]]:
     """(names of all image files, their contents if `path` is an archive of moderate size: it is then read once)."""
     hold = path.is_file() and path.stat().st_size < HELD
-    files = tqdm(_members(path, lambda _: hold), f"reading {path.name}", unit="image", leave=False)
+    files = progress.each(members(path, lambda _: hold), f"reading {path.name}", "image")
     found = dict(files)
     return list(found), found if hold else {}
 
@@ -188,79 +210,6 @@ def _parts(path: Path, names: list[str]) -> dict[str, tuple[str, str]]:
     raise InputError(f"data is {str(path)!r}, which {lacks}; expected is {EXPECTED}")
 
 
-def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Each image file of a tree or archive as (relative posix name, its bytes if wanted, else nothing)."""
-    if path.is_dir():
-        for file in _walk(path):
-            name = file.relative_to(path).as_posix()
-            if _is_image(name):
-                yield name, _content(path, file) if wanted(name) else b""
-        return
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if _is_image(info.filename) and not info.is_dir():
-                        yield info.filename, archive.read(info) if wanted(info.filename) else b""
-        else:
-            with _Stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
-                for member in archive:
-                    if not _is_image(member.name) or member.isdir():
-                        continue
-                    content = archive.extractfile(member) if member.isfile() else None
-                    if content is None:
-                        raise InputError(f"data is {str(path)!r}, whose {member.name!r} is a link; archive plain files")
-                    yield member.name, content.read() if wanted(member.name) else b""
-                stream.check_end()
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, lzma.LZMAError, zlib.error) as error:
-        raise InputError(
-            f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
-            "is it complete?"
-        ) from error
-
-
-class _Stream:
-    """The bytes of a tar archive, decompressed, which must end as an archive ends: tarfile does not ask for that."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            start = file.read(6)
-        opened = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(start[:2], open)
-        self.file = opened(path, "rb")  # type: ignore[operator]
-        self.end = b""
-
-    def read(self, size: int) -> bytes:
-        block = self.file.read(size)
-        self.end = (self.end + block)[-512:]
-        return block
-
-    def check_end(self) -> None:
-        while self.read(1 << 20):
-            pass
-        if len(self.end) < 512 or self.end.strip(b"\0"):
-            raise tarfile.ReadError("it ends in the middle")
-
-    def __enter__(self) -> "_Stream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-def _content(path: Path, file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InputError(f"data is {str(path)!r}, of which {str(file)!r} cannot be read ({error.strerror})") from error
-
-
-def _is_image(name: str) -> bool:
-    """An image by its extension; hidden files and the shadow folders of macOS archives are none."""
-    parts = name.split("/")
-    hidden = any(part.startswith(".") and part not in (".", "..") or part == "__MACOSX" for part in parts)
-    return name.lower().endswith(IMAGE_ENDINGS) and not hidden
-
-
 def _fill(
     path: Path,
     files: Iterator[tuple[str, bytes]],
@@ -272,16 +221,25 @@ def _fill(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes every indexed file into its row of (train, test); without a `shape`, the first image sets it."""
     arrays: dict[str, np.ndarray] = {}
+    undecodable = []
     workers = min(os.cpu_count() or 1, len(rows) // PER_WORKER)
     with (
         # Processes, since PIL keeps Python's lock while it decodes; new ones, since a fork of torch's threads may hang.
         ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else contextlib.nullcontext() as pool,
-        tqdm(total=len(rows), desc=f"decoding {path.name}", unit="image", leave=False) as bar,
+        progress.bar(f"decoding {path.name}", len(rows), "image") as bar,
     ):
         for chunk in _chunks(files):
             shares = [chunk[start :: workers or 1] for start in range(workers or 1)]
-            decode = functools.partial(_share, path, shape)
+            decode = functools.partial(_share, shape)
             for name, pixels in itertools.chain.from_iterable((pool.map if pool else map)(decode, shares)):
+                if isinstance(pixels, str):
+                    if not _skipping():
+                        raise InputError(
+                            f"data is {str(path)!r}, whose image {name!r} cannot be decoded ({pixels}); repair or "
+                            "remove it, or leave out all such images with REPORT_SKIP_UNDECODABLE=1"
+                        )
+                    undecodable.append(name)
+                    continue
                 if not arrays:
                     if max(pixels.shape[:2]) > image_size:
                         raise _SizesDiffer
@@ -291,6 +249,8 @@ def _fill(
                     raise _SizesDiffer
                 arrays[part][row] = pixels
             bar.update(len(chunk))
+    if undecodable:
+        raise _Undecodable(undecodable)
     return arrays["train"], arrays["test"]
 
 
@@ -308,12 +268,13 @@ def _chunks(items: Iterator[tuple[str, bytes]], megabytes: int = 64) -> Iterator
         yield chunk
 
 
-def _share(path: Path, shape: tuple[int, int] | None, files: list[tuple[str, bytes]]) -> list[tuple[str, np.ndarray]]:
-    return [(name, _pixels(path, name, encoded, shape)) for name, encoded in files]
+def _share(shape: tuple[int, int] | None, files: list[tuple[str, bytes]]) -> list[tuple[str, np.ndarray | str]]:
+    return [(name, _pixels(encoded, shape)) for name, encoded in files]
 
 
-def _pixels(path: Path, name: str, encoded: bytes, shape: tuple[int, int] | None) -> np.ndarray:
-    """uint8 (h, w, 3) of one encoded image: turned upright by its EXIF tag, as RGB, squeezed to `shape` if given."""
+def _pixels(encoded: bytes, shape: tuple[int, int] | None) -> np.ndarray | str:
+    """uint8 (h, w, 3) of one encoded image, turned upright by its EXIF tag, as RGB, squeezed to `shape` if given; or
+    why it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             plain = picture.format == "JPEG" and not picture.info.keys() & {"exif", "xmp"}
@@ -323,9 +284,7 @@ def _pixels(path: Path, name: str, encoded: bytes, shape: tuple[int, int] | None
             rgb = upright.convert("RGB")
             return np.asarray(rgb.resize(shape, Image.Resampling.BILINEAR) if shape else rgb)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"data is {str(path)!r}, whose image {name!r} cannot be decoded ({error}); repair or remove it"
-        ) from error
+        return str(error) or type(error).__name__
 
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half an image is an error, whatever another library has set
@@ -339,20 +298,28 @@ class _Entry:
 
     def __init__(self, cache: Path, name: str) -> None:
         self.final = cache / name
+        sweep(cache, f".{name}-*")
         self.working = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
         self.working.chmod(0o755)
 
     def array(self, part: str, shape: tuple[int, ...]) -> np.ndarray:
-        return np.lib.format.open_memmap(self.working / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
+        return reserved(self.working / f"{part}.npy", np.uint8, shape)
 
-    def finish(self, arrays: Arrays) -> Path:
+    def finish(self, arrays: Arrays, left_out: int) -> Path:
+        for array in (arrays.train, arrays.test):
+            if isinstance(array, np.memmap):
+                array.flush()
         meta = {
+            "left_out": left_out,
             "classes": arrays.classes,
             "train_labels": arrays.train_labels.tolist(),
             "test_labels": arrays.test_labels.tolist(),
             "fingerprint": arrays.fingerprint(),
         }
-        (self.working / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        with (self.working / "meta.json").open("w", encoding="utf-8") as file:
+            json.dump(meta, file)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             self.working.rename(self.final)
         except OSError:  # another process was first, and made the same
@@ -365,41 +332,39 @@ class _Entry:
         shutil.rmtree(self.working, ignore_errors=True)
 
 
-def _cached(entry: Path, name: str) -> tuple[Arrays, str]:
-    meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-    # Copy-on-write, since torch has no read-only tensors: a stray write could never reach the file.
-    train, test = (np.load(entry / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in ("train", "test"))
-    labels = [np.array(meta[f"{part}_labels"], np.int64) for part in ("train", "test")]
-    return Arrays(name, meta["classes"], train, labels[0], test, labels[1]), meta["fingerprint"]
+def _cached(entry: Path, name: str) -> tuple[Arrays, str] | None:
+    """What `entry` holds; None, and no entry, if there is none or it is not what was written."""
+    if not entry.is_dir():
+        return None
+    try:
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+        # Copy-on-write, since torch has no read-only tensors: a stray write could never reach the file.
+        train, test = (np.load(entry / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in ("train", "test"))
+        labels = [np.array(meta[f"{part}_labels"], np.int64) for part in ("train", "test")]
+        if meta["left_out"]:
+            name += f" ({meta['left_out']} undecodable images left out)"
+        arrays = Arrays(name, meta["classes"], train, labels[0], test, labels[1])
+        if arrays.fingerprint() == meta["fingerprint"]:
+            return arrays, meta["fingerprint"]
+    except (OSError, EOFError, ValueError, LookupError, TypeError):
+        pass
+    print(f"the cached images in {entry} are damaged and are decoded anew", file=sys.stderr)
+    aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}-damaged-", dir=entry.parent))
+    with contextlib.suppress(OSError):  # gone meanwhile
+        entry.rename(aside / entry.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    return None
 
 
 def _identity(path: Path) -> str:
     """Names the decoder and what is on disk: an archive by its bytes, a tree by its files' names, sizes and times."""
-    sha = hashlib.sha256(Path(__file__).read_bytes() + PIL.__version__.encode())
+    sha = hashlib.sha256(Path(__file__).read_bytes() + PIL.__version__.encode() + b"skip" * _skipping())
     if path.is_file():
         with path.open("rb") as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())
         return sha.hexdigest()
-    for found in _walk(path):
+    for found in walk(path):
         state = found.stat()
         line = f"{found}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
         sha.update(line.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    """Each file below the folder `path`, sorted. Raises InputError for what cannot be read: nothing is passed over."""
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    try:
-        for parent, folders, files in os.walk(path, followlinks=True, onerror=stop):
-            folders.sort()
-            for name in sorted(files):
-                Path(parent, name).stat()
-                yield Path(parent, name)
-    except OSError as error:
-        raise InputError(
-            f"data is {str(path)!r}, of which {error.filename!r} cannot be read ({error.strerror})"
-        ) from error

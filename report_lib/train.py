@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from report_lib import checkpoints, data, machine, model
+from report_lib import checkpoints, data, machine, model, progress
 from report_lib.features import frozen_features
 from report_lib.recipe import InputError, Recipe, derive_seed, probe_of, source_hash
 
@@ -227,14 +226,8 @@ def fit(module: nn.Module, training: Samples, validation: Samples, recipe: Recip
     count = len(training.index)
     steps = math.ceil(count / recipe.batch_size)
     factor = functools.partial(rate_factor, steps=recipe.epochs * steps, recipe=recipe)
-    with tqdm(
-        total=recipe.epochs * steps,
-        initial=len(history.epochs) * steps,
-        desc=f"{recipe.approach} {recipe.recipe} seed {recipe.seed}",
-        unit="batch",
-        leave=False,
-        mininterval=0.5,
-    ) as bar:
+    what = f"{recipe.approach} {recipe.recipe} seed {recipe.seed}"
+    with progress.bar(what, recipe.epochs * steps, "batch", len(history.epochs) * steps) as bar:
         for epoch in range(len(history.epochs) + 1, recipe.epochs + 1):
             torch.manual_seed(derive_seed(recipe.seed, f"dropout {epoch}"))
             order = shuffled(count, derive_seed(recipe.seed, f"order {epoch}")).to(training.index.device)
@@ -266,7 +259,9 @@ def fit(module: nn.Module, training: Samples, validation: Samples, recipe: Recip
                 history.selected = epoch
                 history.state = copy.deepcopy(module.state_dict())
                 history.validation_logits = logits
-            bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs}, validation {validation_accuracy:.1%}")
+            bar.set_postfix_str(
+                f"epoch {epoch}/{recipe.epochs}, training loss {train_loss:.3f}, validation {validation_accuracy:.1%}"
+            )
             if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 checkpoints.save(checkpoint, module, optimizer, vars(history))
                 saved = time.monotonic()

@@ -1,0 +1,389 @@
+"""Killed runs, full disks, rotten files: nothing finished is lost, and nothing half-made is believed."""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from report_lib import checkpoints, data, features, model, plan, profiles, records, runner, train
+from report_lib.__main__ import main
+from report_lib.recipe import PROJECT, InputError, named, request_key
+
+FORK = multiprocessing.get_context("fork")  # importing torch anew for each of many children would take minutes
+
+
+def probe(path, **more):
+    return named("linear_probe", data=str(path), image_size=63, batch_size=8, precision="float32", **more)
+
+
+def outcome(run):
+    """What a run came to, as bytes: its curves and its predictions."""
+    arrays = run.predictions()
+    curves = run.epochs[["train_loss", "validation_loss", "validation_accuracy"]]
+    return curves.to_csv().encode() + b"".join(arrays[name].tobytes() for name in sorted(arrays))
+
+
+@pytest.fixture
+def single_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a fork inherits no other thread
+    yield
+    torch.set_num_threads(before)
+
+
+def killed(job, seconds):
+    """Runs `job` in a child that is killed after so long; whether it had not finished by then."""
+    child = FORK.Process(target=job)
+    child.start()
+    child.join(seconds)
+    alive = child.is_alive()
+    if alive:
+        os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert alive or child.exitcode == 0
+    return alive
+
+
+def test_kills_at_random_instants_lose_and_change_nothing(tree, tmp_path, monkeypatch, single_thread):
+    """Decoding, features, training, checkpoints and records: at least 50 kills, spread over all of a run's time."""
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("REPORT_PROGRESS", "none")
+    recipe = probe(tree(train=30, test=10), epochs=40)
+    monkeypatch.setattr(model, "load_weights", (lambda loaded: lambda source: loaded)(model.load_weights("embedded")))
+
+    def job(store, cache):
+        return lambda: runner.run(recipe, str(store), str(cache), "cpu")
+
+    start = time.monotonic()
+    expected = outcome(job(tmp_path / "calm", tmp_path / "calm-cache")())
+    whole = time.monotonic() - start
+    rng, kills, rounds = random.Random(0), 0, 0
+    while kills < 50:
+        rounds += 1
+        store, cache = tmp_path / f"store{rounds}", tmp_path / f"cache{rounds}"
+        while killed(job(store, cache), rng.uniform(0, whole)):
+            kills += 1
+            for path in store.glob("[!.]*-seed*"):  # whatever has a record's name is one
+                assert outcome(records.load(path)) == expected
+        run = job(store, cache)()
+        assert outcome(run) == expected
+        assert not list(store.glob("*.checkpoint*")), "a finished run needs no checkpoint"
+        assert rounds < 50, "kills come too late to meet anything"
+
+
+def test_a_killed_fine_tuning_resumes_at_its_last_epoch_bit_for_bit(tree, tmp_path, monkeypatch, single_thread):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setenv("REPORT_PROGRESS", "none")
+    recipe = named("full_finetune", data=str(tree(train=5, test=2)), image_size=63, batch_size=8, epochs=3,
+                   precision="float32")  # fmt: skip
+    calm = outcome(runner.run(recipe, str(tmp_path / "calm"), str(tmp_path / "cache"), "cpu"))
+    saved = checkpoints.save
+
+    def die(path, module, optimizer, history):
+        saved(path, module, optimizer, history)
+        if len(history["epochs"]) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(checkpoints, "save", die)
+    child = FORK.Process(target=runner.run, args=(recipe, str(tmp_path / "store"), str(tmp_path / "cache"), "cpu"))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    monkeypatch.setattr(checkpoints, "save", saved)
+    epochs = []
+    once = train.train_epoch
+    monkeypatch.setattr(train, "train_epoch", lambda *a: epochs.append(1) or once(*a))
+    assert outcome(runner.run(recipe, str(tmp_path / "store"), str(tmp_path / "cache"), "cpu")) == calm
+    assert len(epochs) == 1
+
+
+def test_the_same_run_is_never_trained_twice_at_once(tree, tmp_path, single_thread, capfd, monkeypatch):
+    monkeypatch.setenv("REPORT_PROGRESS", "none")
+    recipe, trained = probe(tree(), epochs=1), tmp_path / "trained"
+    once = runner.make
+
+    def slow(*arguments):
+        with trained.open("a") as file:
+            file.write("x")
+        time.sleep(1)
+        return once(*arguments)
+
+    monkeypatch.setattr(runner, "make", slow)
+    arguments = (recipe, str(tmp_path / "store"), str(tmp_path / "cache"), "cpu")
+    children = [FORK.Process(target=runner.run, args=arguments) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert trained.read_text() == "x" and "waiting for it" in capfd.readouterr().err
+    assert not list((tmp_path / "store").glob(".*.lock"))
+
+
+# --- rot -------------------------------------------------------------------------------------------------------
+
+
+def flip(path, where=0.5):
+    """Turns one bit of a file over."""
+    content = bytearray(path.read_bytes())
+    content[int(where * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["run.json", "epochs.csv", "predictions.npz"])
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.99])
+def test_a_flipped_bit_in_a_record_is_noticed(tmp_path, name, where):
+    info = {"recipe": {"approach": "a", "seed": 4}, "test_accuracy": 0.123456789}
+    path = records.save(tmp_path, "run", info, [{"epoch": 1, "train_loss": 0.5}], {"test_logits": np.eye(3)})
+    assert records.load(path).info == info
+    flip(path / name, where)
+    with pytest.raises(InputError, match="cannot be read.*remove that folder to train it again"):
+        records.load(path)
+
+
+def test_a_flipped_bit_in_cached_images_is_noticed_and_mended(tree, tmp_path, capsys):
+    path = tree()
+    calm = data.load(str(path), 63, str(tmp_path / "cache"))
+    expected = calm.train.clone()
+    for name in ("train.npy", "test.npy", "meta.json"):
+        (entry,) = (tmp_path / "cache").glob("[!.]*")
+        flip(entry / name, 0.9)
+        again = data.load(str(path), 63, str(tmp_path / "cache"))
+        assert torch.equal(again.train, expected) and again.fingerprint == calm.fingerprint
+        assert "damaged and are decoded anew" in capsys.readouterr().err
+
+
+def test_a_flipped_bit_in_a_checkpoint_starts_the_run_anew(tmp_path, capsys):
+    head = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(head.parameters())
+    path = tmp_path / "run.checkpoint"
+    checkpoints.save(path, head, optimizer, {"epochs": [1], "selected": 1})
+    assert checkpoints.resume(path, head, optimizer) == {"epochs": [1], "selected": 1}
+    before = head.weight.clone()
+    flip(path, 0.4)
+    assert checkpoints.resume(path, head, optimizer) == {} and not path.exists()
+    assert torch.equal(head.weight, before) and "starts anew" in capsys.readouterr().err
+    path.write_bytes(b"")
+    assert checkpoints.resume(path, head, optimizer) == {}
+
+
+def test_a_flipped_bit_in_the_embedded_weights_is_noticed(tmp_path, monkeypatch):
+    copy = tmp_path / model.EMBEDDED.name
+    shutil.copy(model.EMBEDDED, copy)
+    flip(copy)
+    monkeypatch.setattr(model, "EMBEDDED", copy)
+    with pytest.raises(InputError, match="is damaged; restore it"):
+        model.load_weights("embedded")
+
+
+# --- what people hand over -------------------------------------------------------------------------------------
+
+
+def png(size=(8, 8)):
+    file = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 30)).save(file, "PNG")
+    return file.getvalue()
+
+
+def bomb(side=60_000):
+    """A PNG of a kilobyte that claims to be side x side pixels."""
+    chunk = lambda kind, body: len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)  # noqa: E731
+    header = side.to_bytes(4) * 2 + bytes([8, 2, 0, 0, 0])
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+GOOD = {f"{part}/{cls}/{n}.png": png() for part in ("train", "test") for cls in "ab" for n in range(4)}
+
+
+@pytest.mark.parametrize("name", ["../train/a/x.png", "/train/a/x.png", "train/../../a/x.png"])
+def test_an_archive_that_leads_out_of_its_folder_is_refused(tar, tmp_path, name):
+    with pytest.raises(InputError, match="leads out of the archive"):
+        data.load(str(tar(GOOD | {name: png()})), 63, str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        for member, content in (GOOD | {name: png()}).items():
+            archive.writestr(member, content)
+    with pytest.raises(InputError, match="leads out of the archive"):
+        data.load(str(tmp_path / "made.zip"), 63, str(tmp_path / "cache"))
+
+
+def test_bombs_are_refused_before_they_go_off(tar, tmp_path):
+    with pytest.raises(InputError, match="'train/a/x.png' cannot be decoded.*decompression bomb"):
+        data.load(str(tar(GOOD | {"train/a/x.png": bomb()})), 63, str(tmp_path / "cache"))
+    huge = tarfile.TarInfo("train/a/y.png")
+    huge.size = 1 << 40
+    path = tmp_path / "huge.tar"
+    with path.open("wb") as file:
+        file.write(huge.tobuf())
+    with pytest.raises(InputError, match="'train/a/y.png' holds 1,048,576 MiB; no image file is that large"):
+        data.load(str(path), 63, str(tmp_path / "cache"))
+
+
+def test_an_undecodable_image_is_named_and_may_be_left_out(tar, tmp_path, monkeypatch, capsys):
+    path = str(tar(GOOD | {"train/a/bad.png": b"no image", "test/b/worse.png": png()[:45]}))
+    cache = str(tmp_path / "cache")
+    with pytest.raises(InputError, match=r"bad.png' cannot be decoded .*REPORT_SKIP_UNDECODABLE=1"):
+        data.load(path, 63, cache)
+    monkeypatch.setenv("REPORT_SKIP_UNDECODABLE", "1")
+    for _ in range(2):  # decoded, then from the cache
+        images = data.load(path, 63, cache)
+        assert len(images.train) == len(images.test) == 8
+        assert images.name == "made (2 undecodable images left out)"  # which the report says, too
+    assert "left out of made.tar.gz: 2 images" in capsys.readouterr().err
+    monkeypatch.setenv("REPORT_SKIP_UNDECODABLE", "0")
+    with pytest.raises(InputError, match="cannot be decoded"):
+        data.load(path, 63, cache)
+    monkeypatch.setenv("REPORT_SKIP_UNDECODABLE", "yes")
+    with pytest.raises(InputError, match="allowed are 0 and 1"):
+        data.load(path, 63, cache)
+
+
+# --- full disks and small memories -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """make(megabytes) -> a folder on a file system of that size; skips where none can be mounted."""
+    mounted = []
+
+    def make(megabytes):
+        path = tmp_path / f"disk{megabytes}"
+        path.mkdir()
+        size = f"size={megabytes}m"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True)
+        if done.returncode:
+            pytest.skip("no tmpfs can be mounted here")
+        mounted.append(path)
+        return path
+
+    if not shutil.which("mount"):
+        pytest.skip("no tmpfs can be mounted here")
+    yield make
+    for path in mounted:
+        subprocess.run(["umount", "-l", str(path)], check=False)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_made(tree, tmp_path, small_disk, monkeypatch):
+    path, disk = tree(train=40, size=(60, 60)), small_disk(1)
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(800_000))
+    with pytest.raises(InputError, match="whose disk lacks room"):  # decoded images
+        data.load(str(path), 63, str(disk))
+    assert list(disk.iterdir()) == [ballast]
+    recipe = probe(path, epochs=1)
+    with pytest.raises(InputError, match="whose disk has no room"):  # frozen features
+        runner.run(recipe, str(tmp_path / "runs"), str(small_disk(2)), "cpu")
+    store = small_disk(3)
+    (store / "ballast").write_bytes(bytes(3_140_000))
+    with pytest.raises(InputError, match="the record of this run cannot be written.*make room"):
+        runner.run(recipe, str(store), str(tmp_path / "cache"), "cpu")
+    assert [p.name for p in store.iterdir() if not p.name.startswith(".")] == ["ballast"]
+    (store / "ballast").unlink()
+    assert runner.run(recipe, str(store), str(tmp_path / "cache"), "cpu").path.parent == store
+
+
+def test_a_gpu_without_memory_names_a_smaller_batch(tree, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(train, "adapt", full)
+    with pytest.raises(InputError, match=r"batch_size is 8, for which cpu lacks the memory; try 4 \(make: BATCH\)"):
+        runner.run(probe(tree(), epochs=1), str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
+
+
+# --- the command line as a good citizen ------------------------------------------------------------------------
+
+
+def test_a_log_gets_a_line_an_epoch_and_json_on_request(tree, tmp_path):
+    arguments = ["--approach", "linear_probe", "--data", str(tree()), "--epochs", "3", "--image-size", "63",
+                 "--batch-size", "4", "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "report_lib", "run", *arguments, "--json"], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3 and all(f"epoch {n}/3, training loss" in line for n, line in enumerate(lines, 1))
+    said = json.loads(done.stdout)
+    assert records.load(Path(said["record"])).info["test_accuracy"] == said["test_accuracy"]
+
+
+def test_errors_are_json_too(capsys):
+    assert main(["run", "--approach", "linear_probe", "--epochs", "-1", "--json"]) == 2
+    assert capsys.readouterr().out.startswith('{"error": "epochs is -1')
+
+
+def test_a_node_with_torch_torchvision_and_numpy_alone_can_train(tree, tmp_path):
+    """No notebook stack, no pandas, no yaml, no tqdm, scipy or safetensors."""
+    blocked = ("IPython jupyter_client jupyterlab matplotlib nbconvert nbformat pandas papermill pypandoc safetensors "
+               "scipy sklearn tqdm typst yaml").split()  # fmt: skip
+    code = f"import sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n"  # to import None is an ImportError
+    code += "from report_lib.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
+    arguments = ["run", "--approach", "linear_probe", "--weights", "none", "--data", str(tree()), "--epochs", "1",
+                 "--image-size", "63", "--batch-size", "4", "--runs", str(tmp_path / "runs")]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs").exists() and "linear_probe-corrected-seed0" in done.stdout
+
+
+def test_verify_says_whether_a_run_comes_out_the_same(tree, tmp_path, capsys, monkeypatch):
+    recipe = probe(tree(train=30, test=10), epochs=2)
+    run = runner.run(recipe, str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
+    arguments = ["verify", str(run.path), "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    assert main(arguments) == 0 and "the same, bit for bit" in capsys.readouterr().out
+    monkeypatch.setattr(train, "derive_seed", lambda seed, purpose: 7)
+    assert main(arguments) == 1
+    said = capsys.readouterr().out
+    assert "different: losses by up to" in said and "the test accuracy was" in said
+
+
+def test_jobs_are_the_whole_study_and_name_the_same_runs(tmp_path, capsys):
+    given = profiles.resolve("demo", {"seeds": "0,1", "epochs": 1, "image_size": 63, "runs": str(tmp_path / "a b $c")})
+    profiles.write(given, tmp_path / "parameters.yaml")
+    assert main(["jobs", str(tmp_path / "parameters.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    wanted = {
+        request_key(recipe)
+        for approach in ("linear_probe", "full_finetune")
+        for recipes in plan.plan(approach, **profiles.study(given)).values()
+        for recipe in recipes
+    }
+    asked = set()
+
+    def note(recipe, runs, cache, device):
+        assert runs == str(tmp_path / "a b $c")
+        asked.add(request_key(recipe))
+        raise InputError("noted")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run", note)
+        for line in lines:
+            assert main(["run", *shlex.split(line)]) == 2
+    assert asked == wanted and len(lines) == len(wanted)
+
+
+def test_features_in_the_making_do_not_pass_for_made_ones(tmp_path):
+    (tmp_path / ".features-x").mkdir()
+    features.make_room(tmp_path, 1)
+    assert (tmp_path / ".features-x").exists()
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(tmp_path / ".features-x", (1, 1))
+    features.make_room(tmp_path, 1)
+    assert not (tmp_path / ".features-x").exists()
