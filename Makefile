@@ -146,10 +146,10 @@ $(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(WORK)/%.ipynb $(STYLE) $(WORK)/typese
 	@aside=$(WORK)/rendered.$$$$; log=$(WORK)/render.log; \
 	PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.Report --output-dir $$aside --output $* $< 2>$$log \
 	  || { echo "error: $@ could not be made: $$(grep '[^[:space:]]' $$log | tail -n 1) (all: $$log)" >&2; exit 1; }; \
-	$(TEX) mv $$aside/$*.html $$aside/$*.pdf $$aside/$*.png $(DIR) && rm -r $$aside
+	$(by_tex) mv $$aside/$*.html $$aside/$*.pdf $$aside/$*.png $(DIR) && rm -r $$aside
 
 ifeq ($(PDF),latex)
-define TEX
+define by_tex
 PYTHONPATH=report $(PYTHON) report/latex.py --output $$aside/$*.ipynb $< && ( cd $$aside && \
 	  PATH="$$($(PYTHON) -c 'import os, pypandoc; print(os.path.dirname(pypandoc.get_pandoc_path()))'):$$PATH" \
 	  $(PYTHON) -m nbconvert --log-level=WARN --to pdf --TemplateExporter.exclude_input_prompt=True \

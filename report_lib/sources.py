@@ -132,9 +132,7 @@ def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
             entry.discard()
             left_out += found.names
             shown = ", ".join(found.names[:5]) + ", ..." * (len(found.names) > 5)
-            print(
-                f"of {path.name}, {len(left_out)} images that cannot be decoded are left out: {shown}", file=sys.stderr
-            )
+            print(f"left out of {path.name}: {len(left_out)} images that cannot be decoded ({shown})", file=sys.stderr)
         except BaseException:
             entry.discard()
             raise
