@@ -120,7 +120,7 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
                 seconds = float(np.mean([run.info["train_seconds"] for run in some]))
                 reach = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
                 axis.errorbar(seconds, 100 * estimate.mean, yerr=reach, fmt=MARKERS[approach], capsize=3,
-                              color=COLOURS[approach], alpha=SHADES[recipe])  # fmt: skip
+                              color=COLOURS[approach], alpha=SHADES.get(recipe, 0.85))  # fmt: skip
                 points.append((approach, recipe, seconds, 100 * estimate.mean))
                 said.append(f"{NAMES[approach]}, {recipe}: {rate(estimate)}")
         axis.set(xlabel="training time, s", ylabel="test accuracy, %", xscale="log")

@@ -89,3 +89,14 @@ def study(tmp_path):
         return plan.read(store, **parameters)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project in which a quick report has been made."""
+    from project import QUICK, Project
+
+    made = Project(tmp_path_factory.mktemp("project"))
+    code, output = made.make("report", *QUICK)
+    assert code == 0, output
+    return made

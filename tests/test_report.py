@@ -1,67 +1,15 @@
 """The whole line, as a user runs it: make, papermill, nbconvert, on a copy of the project."""
 
-import contextlib
 import json
-import os
-import random
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 
 import nbformat
 import pytest
-from conftest import PROJECT
+from project import QUICK, Project
 
 from report_lib import formats
-
-PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
-QUICK = ("EPOCHS=1", "SIZE=63", "BUDGETS=5")
-
-
-class Project:
-    def __init__(self, folder):
-        self.folder = folder
-        for part in PARTS:
-            source = PROJECT / part
-            if source.is_dir():
-                ignored = shutil.ignore_patterns("demo", "cifar10", "yours", "__pycache__", ".work")
-                shutil.copytree(source, folder / part, ignore=ignored)
-            else:
-                shutil.copy(source, folder / part)
-
-    def make(self, *arguments):
-        """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
-        child = self.start(*arguments)
-        output = child.communicate()[0]
-        return child.returncode, output
-
-    def start(self, *arguments):
-        """make, in a process group of its own."""
-        known = (
-            "RECIPES BUDGETS DEFECTS WITH BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS "
-            "DEVICE RUNS PDF OUT LAUNCHER MAKEFLAGS MAKELEVEL"
-        )
-        clean = {n: v for n, v in os.environ.items() if n not in known.split() and not n.startswith("REPORT_")}
-        clean |= {"PYTHONPATH": str(self.folder)}
-        return subprocess.Popen(
-            ["make", *arguments, f"PYTHON={sys.executable}", "READY="],
-            cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-
-    def built(self):
-        return {p.name: p.stat().st_mtime_ns for p in (self.folder / "report" / "demo").iterdir() if p.is_file()}
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    made = Project(tmp_path_factory.mktemp("project"))
-    code, output = made.make("report", *QUICK)
-    assert code == 0, output
-    return made
 
 
 def test_a_report_is_made(project):
@@ -132,57 +80,6 @@ def test_two_folders_get_the_same_report_but_for_times(project):
     first, second = (project.folder / out / "demo" for out in ("report", "elsewhere"))
     for name in ("results.json", "report.pdf", "report.html", "report.png"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
-
-
-def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_path):
-    """Kills make and all it started at random instants; what is there afterwards is right, and make goes on from it."""
-    first, out = project.folder / "report" / "demo", tmp_path / "out"
-    names = ("report.html", "report.pdf", "report.png", "results.json")
-    rng = random.Random(0)
-    for _ in range(8):
-        child = project.start("report", *QUICK, f"OUT={out}")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(rng.uniform(0.2, 9))
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        for name in names:
-            if (out / "demo" / name).exists():
-                assert (out / "demo" / name).read_bytes() == (first / name).read_bytes()
-    code, output = project.make("report", *QUICK, f"OUT={out}")
-    assert code == 0, output
-    assert all((out / "demo" / name).read_bytes() == (first / name).read_bytes() for name in names)
-
-
-def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
-    children = [project.start("report", *QUICK, f"OUT={tmp_path}") for _ in range(2)]
-    assert [child.wait() for child in children] == [0, 0]
-    first, out = project.folder / "report" / "demo", tmp_path / "demo"
-    assert (out / "report.html").read_bytes() == (first / "report.html").read_bytes()
-    for path in (project.folder / "notebooks").iterdir():  # as if written tomorrow, before the clock was set back
-        os.utime(path, (time.time() + 86_400,) * 2)
-    code, output = project.make("report", *QUICK, f"OUT={tmp_path}")
-    for path in (project.folder / "notebooks").iterdir():
-        os.utime(path, (1_700_000_000,) * 2)
-    assert code == 0, output
-    assert (out / "results.json").read_bytes() == (first / "results.json").read_bytes()
-
-
-def test_runs_are_jobs_of_their_own_after_which_a_report_trains_nothing(project, tmp_path):
-    launcher = tmp_path / "launch"
-    launcher.write_text(f"#!/bin/sh\necho launched >> '{tmp_path}/log'\nexec \"$@\"\n")
-    launcher.chmod(0o755)
-    study = ("EPOCHS=1", "SIZE=63", "BUDGETS=none", "DEFECTS=none", "RECIPES=corrected", "SEEDS=0,1",
-             f"OUT={tmp_path}/out", f"RUNS={tmp_path}/a store", f"LAUNCHER={launcher}")  # fmt: skip
-    code, output = project.make("-j2", "runs", *study)
-    assert code == 0, output
-    assert (tmp_path / "log").read_text().count("launched") == 4
-    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")}
-    assert len(made) == 4
-    code, output = project.make("report", *study)
-    assert code == 0 and "epoch 1/1" not in output
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")} == made
-    code, output = project.make("verify", *study)
-    assert code == 0 and "the same, bit for bit" in output
 
 
 def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):

@@ -223,6 +223,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(tar, tmp_path, name)
             archive.writestr(member, content)
     with pytest.raises(InputError, match="leads out of the archive"):
         data.load(str(tmp_path / "made.zip"), 63, str(tmp_path / "cache"))
+    assert not list(tmp_path.parent.glob("x.png")) and not list(tmp_path.rglob("x.png"))
 
 
 def test_bombs_are_refused_before_they_go_off(tar, tmp_path):

@@ -1,0 +1,46 @@
+"""A copy of the project, for tests that run make as a user does."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from report_lib.recipe import PROJECT
+
+PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
+QUICK = ("EPOCHS=1", "SIZE=63", "BUDGETS=5")
+
+
+class Project:
+    def __init__(self, folder):
+        self.folder = folder
+        for part in PARTS:
+            source = PROJECT / part
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("demo", "cifar10", "yours", "__pycache__", ".work")
+                shutil.copytree(source, folder / part, ignore=ignored)
+            else:
+                shutil.copy(source, folder / part)
+
+    def make(self, *arguments):
+        """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
+        child = self.start(*arguments)
+        output = child.communicate()[0]
+        return child.returncode, output
+
+    def start(self, *arguments):
+        """make, in a process group of its own."""
+        known = (
+            "RECIPES BUDGETS DEFECTS WITH BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS "
+            "DEVICE RUNS PDF OUT LAUNCHER MAKEFLAGS MAKELEVEL"
+        )
+        clean = {n: v for n, v in os.environ.items() if n not in known.split() and not n.startswith("REPORT_")}
+        clean |= {"PYTHONPATH": str(self.folder)}
+        return subprocess.Popen(
+            ["make", *arguments, f"PYTHON={sys.executable}", "READY="],
+            cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def built(self):
+        return {p.name: p.stat().st_mtime_ns for p in (self.folder / "report" / "demo").iterdir() if p.is_file()}

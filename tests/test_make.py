@@ -1,0 +1,61 @@
+"""make under hard conditions: killed, twice at once, with its clock set back, as many jobs."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+
+from project import QUICK
+
+
+def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_path):
+    """Kills make and all it started at random instants; what is there afterwards is right, and make goes on from it."""
+    first, out = project.folder / "report" / "demo", tmp_path / "out"
+    names = ("report.html", "report.pdf", "report.png", "results.json")
+    rng = random.Random(0)
+    for _ in range(8):
+        child = project.start("report", *QUICK, f"OUT={out}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(rng.uniform(0.2, 9))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        for name in names:
+            if (out / "demo" / name).exists():
+                assert (out / "demo" / name).read_bytes() == (first / name).read_bytes()
+    code, output = project.make("report", *QUICK, f"OUT={out}")
+    assert code == 0, output
+    assert all((out / "demo" / name).read_bytes() == (first / name).read_bytes() for name in names)
+
+
+def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
+    children = [project.start("report", *QUICK, f"OUT={tmp_path}") for _ in range(2)]
+    assert [child.wait() for child in children] == [0, 0]
+    first, out = project.folder / "report" / "demo", tmp_path / "demo"
+    assert (out / "report.html").read_bytes() == (first / "report.html").read_bytes()
+    for path in (project.folder / "notebooks").iterdir():  # as if written tomorrow, before the clock was set back
+        os.utime(path, (time.time() + 86_400,) * 2)
+    code, output = project.make("report", *QUICK, f"OUT={tmp_path}")
+    for path in (project.folder / "notebooks").iterdir():
+        os.utime(path, (1_700_000_000,) * 2)
+    assert code == 0, output
+    assert (out / "results.json").read_bytes() == (first / "results.json").read_bytes()
+
+
+def test_runs_are_jobs_of_their_own_after_which_a_report_trains_nothing(project, tmp_path):
+    launcher = tmp_path / "launch"
+    launcher.write_text(f"#!/bin/sh\necho launched >> '{tmp_path}/log'\nexec \"$@\"\n")
+    launcher.chmod(0o755)
+    study = ("EPOCHS=1", "SIZE=63", "BUDGETS=none", "DEFECTS=none", "RECIPES=corrected", "SEEDS=0,1",
+             f"OUT={tmp_path}/out", f"RUNS={tmp_path}/a store", f"LAUNCHER={launcher}")  # fmt: skip
+    code, output = project.make("-j2", "runs", *study)
+    assert code == 0, output
+    assert (tmp_path / "log").read_text().count("launched") == 4
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")}
+    assert len(made) == 4
+    code, output = project.make("report", *study)
+    assert code == 0 and "epoch 1/1" not in output
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")} == made
+    code, output = project.make("verify", *study)
+    assert code == 0 and "the same, bit for bit" in output
