@@ -10,8 +10,6 @@ from report_lib.recipe import APPROACHES, DEFECTS, NAMED, RECIPES, InputError, R
 MAIN = "corrected"  # the recipe that the approach sections present
 SMALLEST_BATCH = 8
 
-Planned = Mapping[str, Sequence[Recipe]]  # what it shows -> one recipe a seed
-
 
 def plan(
     approach: str,

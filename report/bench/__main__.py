@@ -1,8 +1,8 @@
 """make bench: our training beside the published loop, on the same images, by turns; and how our cost grows.
 
 Writes speed.json. Ratios are taken within one repeat, so that a machine whose speed drifts does not falsify them. What
-is measured on less than a whole run says so: one epoch of the published loop stands for each of its ten, since all of
-them do the same work; ours are measured with all ten, since only the first computes frozen features.
+is measured on less than a whole run says so: one epoch of the published loop stands for each of its ten, since but for
+dropout all of them do the same work; ours are measured with all ten, since only the first computes frozen features.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def bench(options: argparse.Namespace) -> dict:
     precision = machine.pick_precision("auto", device)
     images = data.load(options.data, options.image_size)
     weights = model.load_weights(options.weights)
-    growth = scaling(options.data, options.weights, images, str(device.type))
+    growth = scaling(options.data, options.weights, str(device.type))
     machine.keep_freed_memory()
     rate = matrix_rate(device, precision)
     left = options.budget - (time.perf_counter() - started)
@@ -126,7 +126,7 @@ class Side:
         return self.other.submit(published_rate, approach, part, test, classes, self.size, self.device).result()
 
     def ours(self, approach: str, images: data.Images, epochs: int, cache: Path | None = None, seed: int = 0) -> tuple:
-        """(training images a second of a whole run, evaluation included; its seconds)."""
+        """(training images a second of a whole run, evaluation included; its seconds; those of its frozen features)."""
         recipe = named(approach, "corrected", image_size=self.size, epochs=epochs, seed=seed)
         setting = train.Setting(images, self.weights, self.device, self.precision, cache or self.fresh())
         adapted = train.adapt(recipe, setting)

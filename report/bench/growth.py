@@ -32,7 +32,7 @@ def subset(images: data.Images, count: int) -> data.Images:
     )  # fmt: skip
 
 
-def scaling(source: str, weights: str, images: data.Images, device: str) -> list[dict]:
+def scaling(source: str, weights: str, device: str) -> list[dict]:
     """Seconds and peak memory of our runs against images, epochs and seeds, each in a process of its own."""
     points = [
         (approach, varied, value)
