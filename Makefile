@@ -171,6 +171,7 @@ $(WORK)/runs.mk: $(WORK)/prepared
 
 runs: $(WORK)/runs.mk  ## every run of PROFILE as a job of its own, through LAUNCHER if given; -j8 for eight at once
 	@+$(MAKE) --no-print-directory -f $(WORK)/runs.mk all LAUNCHER='$(LAUNCHER)' PYTHON='$(PYTHON)'
+	@$(PYTHON) -m report_lib complete $(DIR)/parameters.yaml  # a launcher may call a job done whose node has died
 
 verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RECORD=folder, and say whether it is the same
 	@$(PYTHON) -m report_lib verify "$(or $(RECORD),$<)"

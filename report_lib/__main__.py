@@ -96,6 +96,10 @@ def parser() -> argparse.ArgumentParser:
     jobs.set_defaults(do=do_jobs)
     jobs.add_argument("parameters", type=Path)
 
+    complete = steps.add_parser("complete", help="say whether the store has every run of a study")
+    complete.set_defaults(do=do_complete)
+    complete.add_argument("parameters", type=Path)
+
     verify = steps.add_parser("verify", help="make a recorded run again and say whether it came out the same")
     verify.set_defaults(do=do_verify)
     verify.add_argument("record", help="its folder, or the parameters of a study, of which it takes the first run")
@@ -148,6 +152,24 @@ def do_jobs(options: argparse.Namespace) -> None:
         for what, recipes in plan.plan(approach, **profiles.study(chosen)).items():
             for recipe in recipes:
                 print(shlex.join(profiles.options(chosen, approach, what, recipe.seed)))
+
+
+def do_complete(options: argparse.Namespace) -> None:
+    from report_lib import records
+
+    chosen = profiles.read(options.parameters)
+    store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
+    planned = [plan.plan(approach, **profiles.study(chosen)) for approach in APPROACHES]
+    wanted = [recipe for kinds in planned for recipes in kinds.values() for recipe in recipes]
+    lacking = []
+    for recipe in wanted:
+        try:
+            records.requested(store, [recipe])
+        except InputError as error:
+            lacking.append(str(error))
+    if lacking:
+        raise InputError(f"{len(lacking)} of {len(wanted)} runs are not there; start make runs again ({lacking[0]})")
+    print(f"all {len(wanted)} runs are in {store}")
 
 
 def do_verify(options: argparse.Namespace) -> int:

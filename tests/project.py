@@ -14,6 +14,7 @@ QUICK = ("EPOCHS=1", "SIZE=63", "BUDGETS=5")
 class Project:
     def __init__(self, folder):
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         for part in PARTS:
             source = PROJECT / part
             if source.is_dir():
