@@ -110,7 +110,7 @@ def _sure(run: Run, indices: np.ndarray) -> list[tuple[str, str]]:
     probability, labels = _probability(run)
     said = zip(indices, probability[indices].argmax(1), probability[indices].max(1), strict=True)
     return [
-        (run.classes[labels[at]], f"{short(run.classes[guess], 11)}, {100 * sure:.0f} %") for at, guess, sure in said
+        (run.classes[labels[at]], f"{short(run.classes[guess], 14)}\n{100 * sure:.0f} %") for at, guess, sure in said
     ]
 
 
@@ -121,17 +121,19 @@ def _gallery(
     """Pictures in named rows, each with its true class above it and what was said below."""
     across = max(1, max(map(len, rows.values())))
     with styled(axes_grid=False):
-        fig, axes = plt.subplots(len(rows), across, figsize=(WIDTH, len(rows) * (WIDTH / max(across, 8) + 0.45)))
+        fig, axes = plt.subplots(len(rows), across, figsize=(WIDTH, len(rows) * (WIDTH / max(across, 8) + 0.55)))
         axes = np.asarray(axes).reshape(len(rows), across)
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             for spine in axis.spines.values():
                 spine.set_visible(False)
         for line, (name, found) in zip(axes, rows.items(), strict=True):
-            line[0].set_ylabel(name if len(found) else f"{name}: none")
+            line[0].set_ylabel(name)
+            if not len(found):
+                line[0].text(0.5, 0.5, "none", ha="center", va="center", transform=line[0].transAxes)
             for axis, index, (true, said) in zip(line, found, titles[name], strict=False):
                 axis.imshow(pictures[index])
                 axis.set_title(short(true, 14, 2), fontsize=8, loc="center")
                 axis.set_xlabel(said, fontsize=7)
-    listed = [f"{true} as {said}" for some in titles.values() for true, said in some]
+    listed = [f"{true} as {' '.join(said.split())}" for some in titles.values() for true, said in some]
     return drawn(fig, label, caption, "Pictures: " + "; ".join(listed) if listed else "No such picture.")
