@@ -29,7 +29,7 @@ def test_a_report_is_made(project):
 
 def test_results_hold_what_the_contract_says(project):
     results = json.loads((project.folder / "report" / "demo" / "results.json").read_text())
-    assert results["data"]["train"] == 1154 and results["data"]["validation"] == 288 and results["data"]["test"] == 355
+    assert results["data"]["train"] == 480 and results["data"]["validation"] == 120 and results["data"]["test"] == 355
     assert len(results["weights"]["sha256"]) == 64 and len(results["data"]["fingerprint"]) == 64
     for approach in ("linear_probe", "full_finetune"):
         assert set(results["approaches"][approach]) == {"published", "corrected", "tuned"}
