@@ -80,7 +80,7 @@ report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 	@echo "up to date: $^"
 
 LIB := $(wildcard report_lib/*.py)
-export BUDGET RECIPES BUDGETS DEFECTS PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS DEVICE RUNS
+export LAUNCHER PYTHON BUDGET RECIPES BUDGETS DEFECTS PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS DEVICE RUNS
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 given = $(if $($(2)),$(1) "$$$(2)")
 
@@ -96,7 +96,7 @@ $(DIR)/parameters.yaml: FORCE | $(READY)
 	  $(call given,--budgets,BUDGETS) $(call given,--defects,DEFECTS)
 
 # Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
-$(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/sources.py report_lib/data.py report_lib/model.py
+$(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/archives.py report_lib/sources.py report_lib/data.py report_lib/model.py
 	@mkdir -p $(WORK)
 	@$(PYTHON) -m report_lib prepare $<
 	@touch $@
@@ -164,17 +164,18 @@ $(DIR)/results.json: $(DIR)/parameters.yaml $(EXECUTED)
 # --- the runs alone, a job each: what a cluster is for ---
 
 # One line of parameters.yaml's study becomes one target, so that make -j keeps that many jobs in flight. What the
-# store has is not trained again; afterwards, make report trains nothing.
+# store has is not trained again; afterwards, make report trains nothing. The last look is at the store itself, since a
+# launcher may call a job done whose node has died.
 $(WORK)/runs.mk: $(WORK)/prepared
 	@$(PYTHON) -m report_lib jobs $(DIR)/parameters.yaml | awk '{gsub(/\$$/, "$$$$"); \
 	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) $$(PYTHON) -m report_lib run %s\n", NR, NR, NR, $$0}' > $@
 
 runs: $(WORK)/runs.mk  ## every run of PROFILE as a job of its own, through LAUNCHER if given; -j8 for eight at once
-	@+$(MAKE) --no-print-directory -f $(WORK)/runs.mk all LAUNCHER='$(LAUNCHER)' PYTHON='$(PYTHON)'
-	@$(PYTHON) -m report_lib complete $(DIR)/parameters.yaml  # a launcher may call a job done whose node has died
+	@+status=0; $(MAKE) --no-print-directory -f $(WORK)/runs.mk all || status=$$?; \
+	  $(PYTHON) -m report_lib complete $(DIR)/parameters.yaml && exit $$status
 
 verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RECORD=folder, and say whether it is the same
-	@$(PYTHON) -m report_lib verify "$(or $(RECORD),$<)"
+	@$(PYTHON) -m report_lib verify "$(or $(RECORD),$<)" $(call given,--device,DEVICE)
 
 # --- the rest ---
 

@@ -9,7 +9,7 @@ NAMESPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 SHAPES = set(
     "svg g defs path use rect circle ellipse line polyline polygon text tspan image clipPath mask title desc "
-    "linearGradient radialGradient stop".split()
+    "linearGradient radialGradient stop pattern".split()
 )
 LEFT_OUT = {"metadata", "style"}  # matplotlib's one style rule stands in the page's own style sheet
 
@@ -50,6 +50,8 @@ def _own(name: str, value: str, label: str) -> str:
         if re.match(r"data:image/(png|jpeg);base64,", value):
             return value
         raise ExportError(f"the drawing {label!r} refers to {value[:60]!r} outside of itself")
-    if name.lower().startswith("on") or re.search(r"javascript:|url\(\s*['\"]?(?!#)", value, re.IGNORECASE):
+    own = re.sub(r"url\(\s*(['\"]?)#([^'\")]+)\1\s*\)", rf"url(#{label}-\2)", value)
+    rest = own.replace(f"url(#{label}-", "")
+    if name.lower().startswith("on") or re.search(r"\\|//|javascript:|(?:url|src|image-set)\s*\(", rest, re.IGNORECASE):
         raise ExportError(f"the drawing {label!r} has an attribute {name!r} that could run or fetch something")
-    return re.sub(r"url\(\s*#([^)]+)\)", rf"url(#{label}-\1)", value)
+    return own

@@ -54,7 +54,8 @@ def cells(block: Block) -> list[nbformat.NotebookNode]:
     if block.kind == "listing":
         return [caption(block), new_code_cell(content["code"])]
     if block.kind == "equation":
-        return [new_markdown_cell(f"$${content['tex']} \\tag{{{block.number.split()[-1]}}}$$")]
+        formula = f"$${content['tex']} \\tag{{{block.number.split()[-1]}}}$$"
+        return [new_markdown_cell(f"[]{{#{content['label']}}}{formula}")]
     if block.kind == "figure":
         return [shown({"application/pdf": base64.b64encode(vector(content["svg"])).decode()}), caption(block)]
     if block.kind == "table":
@@ -83,7 +84,9 @@ def table(content: dict) -> str:
     """Booktabs, as wide as the text at most."""
 
     def row(values: list[str]) -> str:
-        return " & ".join(map(escaped, values)) + r" \\"
+        return (
+            "{}" + " & ".join(map(escaped, values)) + r" \\"
+        )  # {}: no [ or * of a first cell belongs to the row before
 
     body = "\n".join(row(list(cells)) for cells in content["rows"])
     head = row(list(content["header"]))

@@ -120,9 +120,11 @@ def do_run(options: argparse.Namespace) -> None:
         given["budgets"] = name
     elif kind == "defect":
         given["defects"] = options.approach
-    if not options.recipes:
-        given["recipes"] = list(RECIPES)
     chosen = profiles.resolve(options.profile, given)
+    if not options.recipes and (
+        options.profile is None or kind in RECIPES
+    ):  # else the study's: budget:N takes its best
+        chosen["recipes"] = list(RECIPES)
     if options.seed is not None:
         chosen["seeds"] = [options.seed]
     planned = plan.plan(options.approach, **profiles.study(chosen))

@@ -1,5 +1,6 @@
 """How far a run has come, on disk: written whole after each slow epoch, read when the run is started again."""
 
+import copy
 import hashlib
 import io
 import os
@@ -16,16 +17,20 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, histor
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
     temporary = path.with_name(f"{path.name}-unfinished")  # one name, for a run is trained by one process at a time
-    with temporary.open("w+b") as file:
-        file.write(bytes(32))
-        torch.save(content, file)
-        file.seek(32)
-        sha = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
-        file.seek(0)
-        file.write(sha.digest())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w+b") as file:
+            file.write(bytes(32))
+            torch.save(content, file)
+            file.seek(32)
+            sha = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+            file.seek(0)
+            file.write(sha.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # to lose a checkpoint is no reason to lose the run
+        temporary.unlink(missing_ok=True)
+        print(f"no checkpoint could be written to {path} ({error}); training goes on without", file=sys.stderr)
 
 
 def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
@@ -36,6 +41,7 @@ def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimize
     if path is None or not path.exists():
         return {}
     stored = path.read_bytes()
+    before = copy.deepcopy(module.state_dict())
     try:
         if hashlib.sha256(memoryview(stored)[32:]).digest() != stored[:32]:
             raise ValueError("its checksum is another")
@@ -43,6 +49,7 @@ def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimize
         module.load_state_dict(content["module"])
         optimizer.load_state_dict(content["optimizer"])
     except (ValueError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        module.load_state_dict(before)
         print(f"the checkpoint {path} is damaged ({error}) and is removed; this run starts anew", file=sys.stderr)
         path.unlink(missing_ok=True)
         return {}

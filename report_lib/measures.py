@@ -1,5 +1,6 @@
 """Records -> the numbers that tables, figures and sentences show. Imports no torch."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -45,8 +46,9 @@ def right_of(runs: Sequence[Run]) -> np.ndarray:
 
 
 def data_title(run: Run, given: str) -> str:
-    """What the report calls the data: the name the user gave, or the source's own."""
-    return given or run.info["data"]["name"]
+    """What the report calls the data: the name the user gave, or the source's own; and how many images it lacks."""
+    name = run.info["data"]["name"]
+    return given + "".join(re.findall(r" \(\d+ undecodable images left out\)$", name)) if given else name
 
 
 def device_of(runs: Sequence[Run]) -> str:

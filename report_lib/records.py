@@ -122,7 +122,11 @@ def alone(store: Path, name: str) -> Iterator[None]:
         return
     store.mkdir(parents=True, exist_ok=True)
     path = store / f".{name}.lock"
-    with path.open("w") as file:
+    try:
+        opened = path.open("w")
+    except PermissionError:  # another user's, which can be waited for all the same
+        opened = path.open()
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -140,7 +144,7 @@ def remember(store: Path, recipe: Recipe, name: str) -> None:
     """Notes that run `name` answers the request `recipe`, for readers that cannot look at data or weights."""
     note = store / "requests" / f"{request_key(recipe)}.json"
     text = json.dumps({"run": name}) + "\n"
-    if not note.is_file() or note.read_text(encoding="utf-8") != text:  # a store may be shared read-only
+    if not note.is_file() or note.read_bytes() != text.encode():  # a store may be shared read-only
         note.parent.mkdir(parents=True, exist_ok=True)
         write_whole(note, text)
 
@@ -150,12 +154,14 @@ def requested(store: Path, recipes: Iterable[Recipe]) -> list[Run]:
     runs = []
     for recipe in recipes:
         note = store / "requests" / f"{request_key(recipe)}.json"
-        if not note.is_file():
+        try:
+            answer = json.loads(note.read_text(encoding="utf-8"))["run"]
+        except (OSError, ValueError, LookupError, TypeError):  # none, or one that has rotted
             raise InputError(
                 f"the store {store} has no finished run of {recipe.approach}, recipe {recipe.recipe}, "
                 f"seed {recipe.seed} with these parameters; run that approach's notebook first"
-            )
-        run = load(store / json.loads(note.read_text(encoding="utf-8"))["run"])
+            ) from None
+        run = load(store / str(answer))
         if run.info["provenance"]["code"] != source_hash():
             raise InputError(
                 f"the run {run.path.name} was made before the code of report_lib changed; run the notebook of "

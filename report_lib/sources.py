@@ -23,7 +23,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, ImageOps
 
-from report_lib import progress
+from report_lib import archives, progress
 from report_lib.archives import members, walk
 from report_lib.recipe import InputError, check_writable, locate
 from report_lib.records import reserved, sweep
@@ -70,10 +70,13 @@ def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
     if source == "cifar10":
         arrays = _cifar10(cache)
         entry = _Entry(cache, f"{identity}-native")
-        for part in ("train", "test"):
-            entry.array(part, getattr(arrays, part).shape)[:] = getattr(arrays, part)
-        entry.finish(arrays, 0)
-        ready = entry.final
+        try:
+            for part in ("train", "test"):
+                entry.array(part, getattr(arrays, part).shape)[:] = getattr(arrays, part)
+            ready = entry.finish(arrays, 0)
+        except BaseException:
+            entry.discard()
+            raise
     else:
         ready = _decode(path, image_size, cache, identity)
     if found := _cached(ready, name):
@@ -161,10 +164,18 @@ class _SizesDiffer(Exception):
 
 def _names(path: Path) -> tuple[list[str], dict[str, bytes]]:
     """(names of all image files, their contents if `path` is an archive of moderate size: it is then read once)."""
-    hold = path.is_file() and path.stat().st_size < HELD
-    files = progress.each(members(path, lambda _: hold), f"reading {path.name}", "image")
-    found = dict(files)
-    return list(found), found if hold else {}
+    found: dict[str, bytes] = {}
+    held = 0 if path.is_file() else HELD + 1  # bytes so far
+
+    def wanted(_: str) -> bool:
+        return held <= HELD
+
+    for name, content in progress.each(members(path, wanted), f"reading {path.name}", "image"):
+        found[name] = content
+        held += len(content)
+        if held > HELD:  # too much: they are read again when they are decoded
+            found = dict.fromkeys(found, b"")
+    return list(found), found if held <= HELD else {}
 
 
 def _index(path: Path, names: list[str]) -> tuple[dict[str, tuple[str, int]], list[str], dict[str, np.ndarray]]:
@@ -356,7 +367,8 @@ def _cached(entry: Path, name: str) -> tuple[Arrays, str] | None:
 
 def _identity(path: Path) -> str:
     """Names the decoder and what is on disk: an archive by its bytes, a tree by its files' names, sizes and times."""
-    sha = hashlib.sha256(Path(__file__).read_bytes() + PIL.__version__.encode() + b"skip" * _skipping())
+    code = Path(__file__).read_bytes() + Path(archives.__file__).read_bytes()
+    sha = hashlib.sha256(code + PIL.__version__.encode() + b"skip" * _skipping())
     if path.is_file():
         with path.open("rb") as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())

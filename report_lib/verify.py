@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from report_lib import plan, profiles, records, runner
+from report_lib import data, model, plan, profiles, records, runner
 from report_lib.formats import percent
 from report_lib.recipe import APPROACHES, InputError, Recipe, folder, locate, source_hash
 
@@ -20,12 +20,14 @@ def verify(record: str, device: str = "auto", cache: str = "") -> tuple[bool, st
     made = first.info["provenance"]
     recipe = Recipe(**first.info["recipe"])
     notes = [f"{first.path.name}, made {made['finished'][:16]} on {_where(made)}"]
+    there = {"data": data.load(recipe.data, recipe.image_size, cache).fingerprint,
+             "weights": model.load_weights(recipe.weights).sha256}  # fmt: skip
+    for what, key in (("data", "fingerprint"), ("weights", "sha256")):
+        if first.info[what][key] != there[what]:
+            raise InputError(f"{what} is {getattr(recipe, what)!r}, which is no longer what {record} was made with")
     with tempfile.TemporaryDirectory() as store:
         again = runner.run(recipe, store, cache, device)
         now = again.info["provenance"]
-        for what, key in (("data", "fingerprint"), ("weights", "sha256")):
-            if first.info[what][key] != again.info[what][key]:
-                raise InputError(f"{what} is {getattr(recipe, what)!r}, which is no longer what {record} was made with")
         if _where(made) != _where(now):
             notes.append(f"this time on {_where(now)}")
         if made["code"] != source_hash():

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from made_up import IMAGES
+from made_up import IMAGES, rewrite
 
 from report_lib import figures, findings, measures, pictures, plan, prose, stats, tables
 from report_lib.recipe import InputError
@@ -115,17 +115,17 @@ def test_one_seed_and_few_discordant_images_claim_nothing():
 
 def test_runs_on_other_data_are_not_compared(study, tmp_path):
     evidence = study(better, seeds="0")
-    path = evidence.runs["full_finetune"]["corrected"][0].path / "run.json"
-    path.write_text(path.read_text().replace("f" * 64, "e" * 64))
+    run = evidence.runs["full_finetune"]["corrected"][0]
+    rewrite(run, "f" * 64, "e" * 64)
     with pytest.raises(InputError, match="data has changed between the runs of this study"):
-        plan.read(path.parents[1], seeds="0")
+        plan.read(run.path.parent, seeds="0")
 
 
 def test_times_on_different_devices_are_not_weighed(study):
     evidence = study(better, seeds="0")
-    path = evidence.runs["full_finetune"]["corrected"][0].path / "run.json"
-    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "a GPU"'))
-    again = plan.read(path.parents[1], seeds="0")
+    run = evidence.runs["full_finetune"]["corrected"][0]
+    rewrite(run, '"device": "cpu"', '"device": "a GPU"')
+    again = plan.read(run.path.parent, seeds="0")
     assert "their times cannot be weighed" in prose.verdict(again.main).markdown
 
 

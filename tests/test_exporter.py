@@ -186,6 +186,8 @@ def test_labelled_formulas_are_numbered_and_referred_to(monkeypatch):
         ('<image href="http://evil/x.png"/>', "refers to 'http://evil/x.png' outside"),
         ('<image href="data:image/svg+xml;base64,AA"/>', "outside of itself"),
         ('<rect style="fill: url(http://evil)"/>', "attribute 'style'"),
+        ('<rect style="fill: u\\72l(http:evil)"/>', "attribute 'style'"),
+        ("<rect style=\"background: image-set('x.png' 1x)\"/>", "attribute 'style'"),
         ("<rect>", "no valid SVG"),
     ],
 )
@@ -196,7 +198,11 @@ def test_a_drawing_that_could_run_or_fetch_something_is_refused(inside, says):
 
 
 def test_two_drawings_keep_their_ids_apart():
-    drawing = SVG.replace("<rect", '<style>* {fill: red}</style><defs><path id="p"/></defs><use href="#p"/><rect')
+    drawing = SVG.replace(
+        "<rect",
+        '<style>* {fill: red}</style><defs><path id="p"/></defs><use href="#p"/>'
+        "<pattern id='h'/><path style=\"fill: url('#h'); clip-path: url( #c)\"/><rect",
+    )
     page = html(
         notebook(
             *(cell(shown(document.Figure(f"fig-{n}", "c.", "a.", drawing))) for n in "ab"), new_markdown_cell("# T")
@@ -204,6 +210,7 @@ def test_two_drawings_keep_their_ids_apart():
     )
     for n in "ab":
         assert f'id="fig-{n}-p"' in page and f'href="#fig-{n}-p"' in page
+        assert f"fill: url(#fig-{n}-h); clip-path: url(#fig-{n}-c)" in page
     assert "fill: red" not in page  # a rule inside a drawing would hold for the whole page
 
 
@@ -301,7 +308,8 @@ def test_latex_gets_the_same_text_numbers_and_references():
     whole = latex.plain(nb)
     text = "\n".join(c.source for c in whole.cells)
     assert "[Equation 1](#eq-x)" in text and "[Figure 1](#fig-one)" in text and "Kingma and Ba" in text
-    assert r"$$x \tag{1}$$" in text and "[**Figure 1.**]{#fig-one} A caption\\." in text and "hidden" not in text
+    assert r"[]{#eq-x}$$x \tag{1}$$" in text and "[**Figure 1.**]{#fig-one} A caption\\." in text
+    assert "hidden" not in text
     outputs = [output.data for c in whole.cells if c.cell_type == "code" for output in c.outputs]
     assert base64.b64decode(outputs[0]["application/pdf"]).startswith(b"%PDF")
     assert r"a\_b\%c\&d\#\$ & n \\" in outputs[1]["text/latex"]

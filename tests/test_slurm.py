@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from project import Project
@@ -45,8 +46,9 @@ def kill_node(folder, name):
     os.kill(int((folder / f"slurmd-{name}.pid").read_text()), signal.SIGKILL)
     for job in jobs:
         for step in said("pgrep", "-f", rf"slurmstepd: \[{job}\."):
-            for process in [*said("pgrep", "-P", step), step]:
-                os.kill(int(process), signal.SIGKILL)
+            if str(folder).encode() in Path(f"/proc/{step}/environ").read_bytes():  # none of another Slurm's
+                for process in [*said("pgrep", "-P", step), step]:
+                    os.kill(int(process), signal.SIGKILL)
     return jobs
 
 

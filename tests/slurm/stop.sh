@@ -4,5 +4,8 @@ folder=$(realpath -m "$1")
 for pid in "$folder"/slurmd-*.pid "$folder"/slurmctld.pid "$folder"/munge/pid; do
   [ -f "$pid" ] && kill -9 "$(cat "$pid")" 2>/dev/null
 done
-pkill -9 -f "slurmstepd.*" 2>/dev/null
+# Of job steps, only those that were started with this configuration: a machine may have a Slurm of its own.
+for step in $(pgrep slurmstepd); do
+  grep -qzF "$folder" "/proc/$step/environ" 2>/dev/null && kill -9 "$step"
+done
 true
