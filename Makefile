@@ -179,7 +179,7 @@ verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RE
 
 # --- the rest ---
 
-test: $(READY)  ## all tests; no network and no GPU needed; about 5 minutes
+test: $(READY)  ## all tests; no network and no GPU needed; some 10 minutes
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 lab: $(READY)  ## JupyterLab on the notebooks
