@@ -121,9 +121,8 @@ def do_run(options: argparse.Namespace) -> None:
     elif kind == "defect":
         given["defects"] = options.approach
     chosen = profiles.resolve(options.profile, given)
-    if not options.recipes and (
-        options.profile is None or kind in RECIPES
-    ):  # else the study's: budget:N takes its best
+    # Any recipe may be run by name; budget:N takes the best of those that the profile names.
+    if not options.recipes and (options.profile is None or kind in RECIPES):
         chosen["recipes"] = list(RECIPES)
     if options.seed is not None:
         chosen["seeds"] = [options.seed]
@@ -135,14 +134,7 @@ def do_run(options: argparse.Namespace) -> None:
     cache = os.path.abspath(options.cache) if options.cache else ""
     done = runner.run(planned[options.recipe][0], chosen["runs"], cache, chosen["device"])
     if options.json:
-        shown = (
-            "selected_epoch",
-            "validation_accuracy",
-            "validation_loss",
-            "test_accuracy",
-            "test_loss",
-            "train_seconds",
-        )
+        shown = ("selected_epoch", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
         print(json.dumps({"record": str(done.path), **{name: done.info[name] for name in shown}}))
     else:
         print(done.path)

@@ -119,7 +119,7 @@ def _cifar10(cache: Path) -> Arrays:
 def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
     """Decodes a class-folder tree or archive into the cache, one chunk of files in memory at a time."""
     names, held = _names(path)
-    left_out: list[str] = []
+    left_out: set[str] = set()
     shape: tuple[int, int] | None = None  # first as they are
     while True:
         rows, classes, labels = _index(path, [name for name in names if name not in left_out])
@@ -133,7 +133,7 @@ def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
             shape = (image_size, image_size)
         except _Undecodable as found:  # and to be left out: once more, without them
             entry.discard()
-            left_out += found.names
+            left_out.update(found.names)
             shown = ", ".join(found.names[:5]) + ", ..." * (len(found.names) > 5)
             print(f"left out of {path.name}: {len(left_out)} images that cannot be decoded ({shown})", file=sys.stderr)
         except BaseException:
@@ -145,7 +145,7 @@ def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
 
 
 class _Undecodable(Exception):
-    """Some images cannot be decoded, and SKIP says to leave them out."""
+    """Some images cannot be decoded, and REPORT_SKIP_UNDECODABLE says to leave them out."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -165,17 +165,17 @@ class _SizesDiffer(Exception):
 def _names(path: Path) -> tuple[list[str], dict[str, bytes]]:
     """(names of all image files, their contents if `path` is an archive of moderate size: it is then read once)."""
     found: dict[str, bytes] = {}
-    held = 0 if path.is_file() else HELD + 1  # bytes so far
+    hold, held = path.is_file(), 0  # bytes so far
 
     def wanted(_: str) -> bool:
-        return held <= HELD
+        return hold
 
     for name, content in progress.each(members(path, wanted), f"reading {path.name}", "image"):
         found[name] = content
         held += len(content)
-        if held > HELD:  # too much: they are read again when they are decoded
-            found = dict.fromkeys(found, b"")
-    return list(found), found if held <= HELD else {}
+        if hold and held > HELD:  # too much: they are read again when they are decoded
+            hold, found = False, dict.fromkeys(found, b"")
+    return list(found), found if hold else {}
 
 
 def _index(path: Path, names: list[str]) -> tuple[dict[str, tuple[str, int]], list[str], dict[str, np.ndarray]]:
