@@ -27,7 +27,7 @@ def decimals(*uncertainties: float | None) -> int:
 
 def fixed(value: float, digits: int) -> str:
     """With a proper minus, and none before a zero."""
-    text = f"{value:,.{digits}f}"
+    text = f"{round(value, 9):,.{digits}f}"  # so that one number rounds the same, by whatever sums it came about
     return text.replace("-", MINUS) if float(text.replace(",", "")) else text.removeprefix("-")
 
 
@@ -38,12 +38,12 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f}{NBSP}%"
+    return f"{fixed(100 * fraction, digits)}{NBSP}%"
 
 
 def interval(low: float, high: float, digits: int = 1) -> str:
     """A 95 % interval of fractions, in percent."""
-    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NBSP}%"
+    return f"{fixed(100 * low, digits)} to {percent(high, digits)}"
 
 
 def rate(estimate: Estimate) -> str:
@@ -71,7 +71,7 @@ def deviation(values: Sequence[float]) -> float | None:
 def seconds(value: float) -> str:
     if value < 100:
         return f"{value:.3g}{NBSP}s"
-    return f"{value:.0f}{NBSP}s" if value < 3600 else f"{value / 3600:.1f}{NBSP}h"
+    return f"{value:,.0f}{NBSP}s" if value < 3600 else f"{value / 3600:.1f}{NBSP}h"
 
 
 def p_value(p: float) -> str:

@@ -273,11 +273,18 @@ def abstract(evidence: Evidence, data_name: str) -> Prose:
     )
 
 
-def verdict(study: Study) -> Prose:
-    """The trade-off, in quantities that were measured."""
+def verdict(evidence: Evidence) -> Prose:
+    """The trade-off of the presented recipe, and of tuned, in quantities that were measured."""
+    if "tuned" not in evidence.recipes:
+        return Prose(_verdict(evidence.main))
+    corrected, tuned = _verdict(evidence.main), _verdict(evidence.of("tuned"))
+    return Prose(f"With the recipe **corrected**: {corrected}\n\nWith the recipe **tuned**: {tuned}")
+
+
+def _verdict(study: Study) -> str:
     numbers = compare(study)
     if len({device_of([run]) for runs in study.values() for run in runs}) > 1:
-        return Prose(
+        return (
             "The runs were made on different devices, so their times cannot be weighed against their accuracies. "
             + difference(study).markdown.split(" McNemar")[0]
         )
@@ -285,19 +292,19 @@ def verdict(study: Study) -> Prose:
     cost = f"{ratio:.1f} times the training time" if ratio >= 1 else f"{percent(ratio)} of the training time"
     if not numbers["accuracy_difference_is_clear"]:
         cheaper = "the linear probe" if ratio >= 1 else "full fine-tuning"
-        return Prose(
+        return (
             f"No difference in accuracy can be claimed, and full fine-tuning took {cost} of the linear probe. As "
             f"long as none is shown, {cheaper} is the better choice on these data, with this recipe: it is the "
             "cheaper one."
         )
     if gain < 0:
-        return Prose(
+        return (
             f"The linear probe is ahead by {_points(numbers)} percentage points, and full fine-tuning took {cost} of "
             "the probe; on these data, with this recipe, "
             + ("nothing speaks for it." if ratio >= 1 else "only its shorter time speaks for it.")
         )
     probe = rate(accuracy_of(study["linear_probe"]))
-    return Prose(
+    return (
         f"Full fine-tuning is ahead by {_points(numbers)} percentage points of test accuracy, at {cost} of the "
         "linear probe. "
         + (

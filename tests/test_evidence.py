@@ -126,7 +126,7 @@ def test_times_on_different_devices_are_not_weighed(study):
     run = evidence.runs["full_finetune"]["corrected"][0]
     rewrite(run, '"device": "cpu"', '"device": "a GPU"')
     again = plan.read(run.path.parent, seeds="0")
-    assert "their times cannot be weighed" in prose.verdict(again.main).markdown
+    assert "their times cannot be weighed" in prose.verdict(again).markdown
 
 
 def test_published_reports_the_last_epochs_loss_as_its_listing_does(study):

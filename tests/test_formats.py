@@ -34,6 +34,11 @@ def test_minus_signs_are_as_wide_as_plusses_and_none_stands_before_zero():
     assert formats.signed(0.0) == "0.00" and formats.fixed(12345.6, 0) == "12,346"
 
 
+def test_one_number_rounds_the_same_by_whatever_way_it_came():
+    right = np.array([[True] * 6418 + [False] * 3582, [True] * 6512 + [False] * 3488])
+    assert formats.percent(right.mean()).startswith(formats.spread([0.6418, 0.6512], 100, 1)[:4])
+
+
 def test_intervals_and_spreads_round_together():
     assert formats.reach(-0.0123, 0.0456) == ("\N{MINUS SIGN}1.2 to +4.6", 1)
     assert formats.spread([0.5, 0.6], 100, 1) == "55.0 ± 7.1" and formats.spread([0.5], 100, 0) == "50"
