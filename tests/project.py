@@ -2,13 +2,24 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 from report_lib.recipe import PROJECT
 
 PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
-QUICK = ("EPOCHS=1", "SIZE=63", "BUDGETS=5")
+QUICK = ("EPOCHS=1", "SIZE=63", "PER_CLASS=20", "BATCH=32", "BUDGETS=5")
+
+
+def finish(child):
+    """(exit code, output) of a make that was started; a test that is given up takes it along."""
+    try:
+        output = child.communicate()[0]
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+    return child.returncode, output
 
 
 class Project:
@@ -25,9 +36,7 @@ class Project:
 
     def make(self, *arguments):
         """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
-        child = self.start(*arguments)
-        output = child.communicate()[0]
-        return child.returncode, output
+        return finish(self.start(*arguments))
 
     def start(self, *arguments):
         """make, in a process group of its own."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from project import QUICK
+from project import QUICK, finish
 
 
 def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_path):
@@ -31,7 +31,7 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
 
 def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
     children = [project.start("report", *QUICK, f"OUT={tmp_path}") for _ in range(2)]
-    assert [child.wait() for child in children] == [0, 0]
+    assert [finish(child)[0] for child in children] == [0, 0]
     first, out = project.folder / "report" / "demo", tmp_path / "demo"
     assert (out / "report.html").read_bytes() == (first / "report.html").read_bytes()
     for path in (project.folder / "notebooks").iterdir():  # as if written tomorrow, before the clock was set back

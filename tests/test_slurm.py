@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from project import Project
+from project import Project, finish
 
 from report_lib import records
 from report_lib.recipe import PROJECT
@@ -64,8 +64,8 @@ def test_a_study_survives_the_loss_of_a_node(slurm, tmp_path):
         time.sleep(0.2)
     time.sleep(2)
     assert kill_node(slurm, "n2")
-    output = child.communicate()[0]
-    assert child.returncode != 0 and "not there; start make runs again" in output  # though srun may call it done
+    code, output = finish(child)
+    assert code != 0 and "not there; start make runs again" in output  # though srun may call it done
     code, output = project.make("-j4", *study)  # the node left does the rest
     assert code == 0 and "all 4 runs are in" in output, output
     made = [records.load(path) for path in store.glob("[!.]*-seed*")]

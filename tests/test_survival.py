@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import shlex
@@ -17,6 +16,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -25,8 +25,6 @@ from PIL import Image
 from report_lib import checkpoints, data, features, model, plan, profiles, records, runner, train
 from report_lib.__main__ import main
 from report_lib.recipe import PROJECT, InputError, named, request_key
-
-FORK = multiprocessing.get_context("fork")  # importing torch anew for each of many children would take minutes
 
 
 def probe(path, **more):
@@ -42,71 +40,58 @@ def outcome(run):
 
 @pytest.fixture
 def single_thread():
+    """As in the children, whose bits are compared with those made here."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a fork inherits no other thread
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def killed(job, seconds):
-    """Runs `job` in a child that is killed after so long; whether it had not finished by then."""
-    child = FORK.Process(target=job)
-    child.start()
+def killed(seconds, *job):
+    """Does `job` in a child that is killed after so long; whether it had not finished by then."""
+    child = children.start(children.run, *job)
     child.join(seconds)
     alive = child.is_alive()
     if alive:
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
     child.join()
     assert alive or child.exitcode == 0
     return alive
 
 
-def test_kills_at_random_instants_lose_and_change_nothing(tree, tmp_path, monkeypatch, single_thread):
+def test_kills_at_random_instants_lose_and_change_nothing(tree, tmp_path, single_thread):
     """Decoding, features, training, checkpoints and records: at least 50 kills, spread over all of a run's time."""
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
-    monkeypatch.setenv("REPORT_PROGRESS", "none")
     recipe = probe(tree(train=30, test=10), epochs=40)
-    monkeypatch.setattr(model, "load_weights", (lambda loaded: lambda source: loaded)(model.load_weights("embedded")))
-
-    def job(store, cache):
-        return lambda: runner.run(recipe, str(store), str(cache), "cpu")
-
-    start = time.monotonic()
-    expected = outcome(job(tmp_path / "calm", tmp_path / "calm-cache")())
-    whole = time.monotonic() - start
+    expected = outcome(runner.run(recipe, str(tmp_path / "calm"), str(tmp_path / "calm-cache"), "cpu"))
+    whole = 0.0
+    for name in ("first", "second"):  # the first starts the server
+        start = time.monotonic()
+        assert children.finish(children.start(children.run, recipe, tmp_path / name, tmp_path / f"{name}-cache")) == 0
+        whole = time.monotonic() - start
+    assert outcome(records.load(next((tmp_path / "second").glob("*-seed*")))) == expected
     rng, kills, rounds = random.Random(0), 0, 0
     while kills < 50:
         rounds += 1
         store, cache = tmp_path / f"store{rounds}", tmp_path / f"cache{rounds}"
-        while killed(job(store, cache), rng.uniform(0, whole)):
+        before = kills
+        while killed(rng.uniform(0, whole), recipe, store, cache):
             kills += 1
+            assert kills < before + 50, f"a run of {whole:.1f} s gets nowhere between kills"
             for path in store.glob("[!.]*-seed*"):  # whatever has a record's name is one
                 assert outcome(records.load(path)) == expected
-        run = job(store, cache)()
-        assert outcome(run) == expected
+        assert children.finish(children.start(children.run, recipe, store, cache)) == 0
+        assert outcome(records.load(next(store.glob("[!.]*-seed*")))) == expected
         assert not list(store.glob("*.checkpoint*")), "a finished run needs no checkpoint"
         assert rounds < 50, "kills come too late to meet anything"
 
 
 def test_a_killed_fine_tuning_resumes_at_its_last_epoch_bit_for_bit(tree, tmp_path, monkeypatch, single_thread):
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setenv("REPORT_PROGRESS", "none")
     recipe = named("full_finetune", data=str(tree(train=5, test=2)), image_size=63, batch_size=8, epochs=3,
                    precision="float32")  # fmt: skip
     calm = outcome(runner.run(recipe, str(tmp_path / "calm"), str(tmp_path / "cache"), "cpu"))
-    saved = checkpoints.save
-
-    def die(path, module, optimizer, history):
-        saved(path, module, optimizer, history)
-        if len(history["epochs"]) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    monkeypatch.setattr(checkpoints, "save", die)
-    child = FORK.Process(target=runner.run, args=(recipe, str(tmp_path / "store"), str(tmp_path / "cache"), "cpu"))
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    monkeypatch.setattr(checkpoints, "save", saved)
+    dying = children.start(children.run_until_checkpoint, 2, recipe, tmp_path / "store", tmp_path / "cache")
+    assert children.finish(dying) == -signal.SIGKILL
     epochs = []
     once = train.train_epoch
     monkeypatch.setattr(train, "train_epoch", lambda *a: epochs.append(1) or once(*a))
@@ -114,26 +99,12 @@ def test_a_killed_fine_tuning_resumes_at_its_last_epoch_bit_for_bit(tree, tmp_pa
     assert len(epochs) == 1
 
 
-def test_the_same_run_is_never_trained_twice_at_once(tree, tmp_path, single_thread, capfd, monkeypatch):
-    monkeypatch.setenv("REPORT_PROGRESS", "none")
-    recipe, trained = probe(tree(), epochs=1), tmp_path / "trained"
-    once = runner.make
-
-    def slow(*arguments):
-        with trained.open("a") as file:
-            file.write("x")
-        time.sleep(1)
-        return once(*arguments)
-
-    monkeypatch.setattr(runner, "make", slow)
-    arguments = (recipe, str(tmp_path / "store"), str(tmp_path / "cache"), "cpu")
-    children = [FORK.Process(target=runner.run, args=arguments) for _ in range(3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-        assert child.exitcode == 0
-    assert trained.read_text() == "x" and "waiting for it" in capfd.readouterr().err
+def test_the_same_run_is_never_trained_twice_at_once(tree, tmp_path):
+    recipe, trained, said = probe(tree(), epochs=1), tmp_path / "trained", tmp_path / "said"
+    arguments = (trained, recipe, tmp_path / "store", tmp_path / "cache")
+    started = [children.start(children.run_slowly, *arguments, stderr=said) for _ in range(3)]
+    assert [children.finish(child) for child in started] == [0, 0, 0]
+    assert trained.read_text() == "x" and "waiting for it" in said.read_text()
     assert not list((tmp_path / "store").glob(".*.lock"))
 
 

@@ -10,7 +10,7 @@ host=$(hostname -s)
 dd if=/dev/urandom of="$folder/munge/key" bs=1 count=1024 status=none
 chmod 400 "$folder/munge/key"
 munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" --pid-file="$folder/munge/pid" \
-  --log-file="$folder/munge/log" --seed-file="$folder/munge/seed"
+  --log-file="$folder/munge/log" --seed-file="$folder/munge/seed" > "$folder/munge.log" 2>&1 < /dev/null
 
 cat > "$folder/slurm.conf" <<CONF
 ClusterName=test
@@ -47,8 +47,9 @@ NodeName=n2 Name=gpu File=/dev/zero
 CONF
 
 export SLURM_CONF="$folder/slurm.conf"
-slurmctld -f "$SLURM_CONF"
-for node in n1 n2; do slurmd -N "$node" -f "$SLURM_CONF"; done
+# Daemons keep what they print to; whoever reads this script's output must not have to wait for their end.
+{ slurmctld -f "$SLURM_CONF" && slurmd -N n1 -f "$SLURM_CONF" && slurmd -N n2 -f "$SLURM_CONF"; } \
+  > "$folder/start.log" 2>&1 < /dev/null || { cat "$folder/start.log" >&2; exit 1; }
 for _ in $(seq 50); do
   [ "$(sinfo -h -t idle -o %D 2>/dev/null)" = 2 ] && exit 0
   sleep 0.2
