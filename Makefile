@@ -19,7 +19,7 @@ SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup report runs verify test lab bench lint clean FORCE
+.PHONY: help setup report runs verify test nbval nbval-reference lab bench lint clean FORCE
 
 ifneq ($(words $(DIR)),1)
 $(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces in them)
@@ -70,7 +70,7 @@ help:  ## this list
 	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  BATCH=128  PER_CLASS=500 (images; 0: all)  DEVICE=auto|cuda|mps|cpu"
 	@echo "  OUT=report   where PROFILE/report.html and report.pdf go;  RUNS=.runs   the store of finished runs"
 	@echo "  PDF=typst|latex   how the PDF is typeset; latex is nbconvert's own path and needs xelatex"
-	@echo "  WITH=04_speed   further notebooks for the report"
+	@echo "  WITH=05_speed   further notebooks for the report"
 	@echo "  BUDGET=190   seconds that make bench may take, about; DATA, WEIGHTS, SIZE and DEVICE hold for it too"
 	@echo "  LAUNCHER=... a prefix for each training notebook, such as 'srun --gpus=1'"
 
@@ -105,7 +105,7 @@ $(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/archive
 # bars; the others, tracebacks among them, are for the log, whose last line is the sentence that counts.
 define execute
 	@echo "executing notebooks/$*.ipynb"
-	@aside=$(WORK)/$*.$$$$.ipynb; log=$(WORK)/$*.log; \
+	@aside=$(WORK)/$*.$$$$.ipynb; log=$(WORK)/$*.log; unset JPY_SESSION_NAME; \
 	$(1) $(PYTHON) -m papermill notebooks/$*.ipynb $$aside -f $(DIR)/parameters.yaml --cwd notebooks \
 	    -k python3 --no-progress-bar --log-output 2>&1 \
 	  | tee $$log \
@@ -182,8 +182,27 @@ verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RE
 test: $(READY)  ## all tests; no network and no GPU needed; some 10 minutes
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
-lab: $(READY)  ## JupyterLab on the notebooks
-	@$(PYTHON) -m jupyterlab --notebook-dir=. notebooks/01_linear_probe.ipynb
+# The demo's notebooks, executed and committed, executed once more: every result in them must come out again. They are
+# trained anew, in a store of their own, on the CPU. nbval-reference executes and keeps them after an intended change.
+KEPT := $(patsubst notebooks/%,tests/executed/%,$(sort $(wildcard notebooks/0[1-4]*.ipynb)))
+headless = env -u JPY_SESSION_NAME REPORT_RUNS="$$folder/runs" REPORT_CACHE="$$folder/cache" $(PYTHON) -m
+
+nbval: $(READY)  ## execute the committed executed notebooks again and compare every result; about 2 minutes
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	PYTHONPATH="tests:$$PYTHONPATH" $(headless) pytest --nbval -p nbval_results --color no $(KEPT)
+
+nbval-reference: $(READY)
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m report_lib parameters --profile demo --device cpu --output "$$folder/parameters.yaml" && \
+	for name in $(basename $(notdir $(KEPT))); do \
+	  echo "executing notebooks/$$name.ipynb"; \
+	  $(headless) papermill "notebooks/$$name.ipynb" "$$folder/$$name.ipynb" -f "$$folder/parameters.yaml" \
+	    -p precision float32 --cwd notebooks -k python3 --no-progress-bar --log-level ERROR || exit; \
+	  $(PYTHON) tests/nbval_results.py "$$folder/$$name.ipynb" "tests/executed/$$name.ipynb" || exit; \
+	done
+
+lab: $(READY)  ## JupyterLab on the notebooks; LAB=--no-browser and what else it is to be told
+	@$(PYTHON) -m jupyterlab --notebook-dir=. $(LAB) notebooks/01_linear_probe.ipynb
 
 bench: $(READY)  ## our training beside the published loop, on the same images; about 4 minutes
 	@PYTHONPATH=report:$(CURDIR) $(PYTHON) -m bench $(call given,--data,DATA) $(call given,--weights,WEIGHTS) \

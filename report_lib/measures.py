@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import softmax
 
 from report_lib import stats
 from report_lib.plan import Evidence
@@ -45,6 +46,12 @@ def right_of(runs: Sequence[Run]) -> np.ndarray:
     return np.array([p["test_logits"].argmax(1) == p["test_labels"] for p in map(Run.predictions, runs)])
 
 
+def probabilities(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """(what the run holds each class for likely, float64 (N, classes); labels (N,)) of its test images."""
+    arrays = run.predictions()
+    return softmax(arrays["test_logits"].astype(float), axis=1), arrays["test_labels"]
+
+
 def data_title(run: Run, given: str) -> str:
     """What the report calls the data: the name the user gave, or the source's own; and how many images it lacks."""
     name = run.info["data"]["name"]
@@ -55,7 +62,7 @@ def device_of(runs: Sequence[Run]) -> str:
     """What the runs were computed on, and how precisely: a GPU's name, or CPU with its number of threads."""
     devices = []
     for made in (run.info["provenance"] for run in runs):
-        where = made["device"] if made["device"] != "cpu" else f"CPU ({made['threads']} threads)"
+        where = made["device"] if made["device"] != "cpu" else f"CPU ({made['threads']} thread{'s' * (made['threads'] != 1)})"
         devices.append(f"{where}, {made['precision']}")
     return "; ".join(dict.fromkeys(devices))
 

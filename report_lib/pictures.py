@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
-from scipy.special import softmax
 
 from report_lib.document import Figure
 from report_lib.formats import percent
-from report_lib.measures import NAMES, filter_change
+from report_lib.measures import NAMES, filter_change, probabilities
 from report_lib.records import Run
 from report_lib.style import WIDTH, drawn, short, styled
 
@@ -39,7 +38,7 @@ def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int
     """The wrong predictions that each approach (its first seed) is surest of; `pictures` uint8 (N, h, w, 3)."""
     rows, title, surest = {}, {}, 0.0
     for approach, some in runs.items():
-        probability, labels = _probability(some[0])
+        probability, labels = probabilities(some[0])
         wrong = np.flatnonzero(probability.argmax(1) != labels)
         chosen = wrong[np.argsort(-probability.max(1)[wrong], kind="stable")][:count]
         rows[NAMES[approach]] = chosen
@@ -55,7 +54,7 @@ def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int
 
 def disagreements(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int = 8) -> Figure:
     """Test images that only one approach gets right (first seeds), those first on which the two differ most."""
-    (probe, labels), (tuned, _) = (_probability(some[0]) for some in runs.values())
+    (probe, labels), (tuned, _) = (probabilities(some[0]) for some in runs.values())
     at = np.arange(len(labels))
     lead = tuned[at, labels] - probe[at, labels]
     only = {a: (p.argmax(1) == labels) & (q.argmax(1) != labels) for a, p, q in (
@@ -73,6 +72,42 @@ def disagreements(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count
         f"Test images that only one approach gets right (seed {runs['linear_probe'][0].seed}; {counts[0]:,} only the "
         f"linear probe, {counts[1]:,} only full fine-tuning): the true class, and what the other one said.",
     )  # fmt: skip
+
+
+def neighbours(
+    run: Run, rows: Sequence[tuple[int, Sequence[tuple[int, float]]]], test: np.ndarray, training: np.ndarray,
+    labels: np.ndarray,
+) -> Figure:  # fmt: skip
+    """Test images, each before the training images that are nearest to it.
+
+    `rows` has (test image, its (training image, similarity) pairs); `test` and `training` are uint8 (N, h, w, 3);
+    `labels` (N,) are those of the training images.
+    """
+    across = 1 + max((len(near) for _, near in rows), default=1)
+    size = WIDTH / across
+    with styled(axes_grid=False):
+        fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, max(1, len(rows)) * (size + 0.45)))
+        axes = np.asarray(axes).reshape(-1, across)
+        for axis in axes.flat:
+            axis.axis("off")
+        for line, (at, near) in zip(axes, rows, strict=False):
+            ((true, said),) = _sure(run, np.array([at]))
+            line[0].imshow(test[at])
+            line[0].set_title(f"{short(true, 12)}, taken for\n{said.replace(chr(10), ', ')}", fontsize=7, loc="center")
+            for axis, (other, similarity) in zip(line[1:], near, strict=False):
+                axis.imshow(training[other])
+                axis.set_title(f"{short(run.classes[labels[other]], 12)}\n{similarity:.2f}", fontsize=7, loc="center")
+    listed = [
+        f"{run.classes[probabilities(run)[1][at]]}, nearest {', '.join(run.classes[labels[n]] for n, _ in near)}"
+        for at, near in rows
+    ]
+    return drawn(
+        fig,
+        "fig-neighbours",
+        f"The mistakes that {NAMES[run.approach]} (seed {run.seed}) is surest of, at the left, and the training images "
+        "nearest to each in the pretrained trunk's features, with their cosine similarity.",
+        "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",
+    )
 
 
 def filters(run: Run) -> Figure:
@@ -100,14 +135,9 @@ def filters(run: Run) -> Figure:
     )
 
 
-def _probability(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    arrays = run.predictions()
-    return softmax(arrays["test_logits"].astype(float), axis=1), arrays["test_labels"]
-
-
 def _sure(run: Run, indices: np.ndarray) -> list[tuple[str, str]]:
     """(true class, what was predicted and how surely) of some test images."""
-    probability, labels = _probability(run)
+    probability, labels = probabilities(run)
     said = zip(indices, probability[indices].argmax(1), probability[indices].max(1), strict=True)
     return [
         (run.classes[labels[at]], f"{short(run.classes[guess], 14)}\n{100 * sure:.0f} %") for at, guess, sure in said

@@ -16,8 +16,12 @@ from report_lib import data, machine, model, records, train
 from report_lib.recipe import InputError, Recipe, check_writable, digest, folder, settings, source_hash
 
 
-def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -> records.Run:
+def run(
+    recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto", watch: train.Watch = train.unwatched
+) -> records.Run:
     """The finished run of `recipe`: read from the store `runs`, or trained now and stored there.
+
+    While it trains, `watch` is called after each epoch with the recipe and the epochs so far.
 
     Raises InputError if the recipe, its data or its weights cannot be used.
     """
@@ -33,7 +37,7 @@ def run(recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto") -
         setting = train.Setting(images, weights, chosen_device, precision, folder(cache, "REPORT_CACHE", ".cache"))
         with records.alone(store, name):
             if not records.exists(store, name):  # as it may since another process has finished it
-                make(recipe, setting, store, name)
+                make(recipe, setting, store, name, watch)
     records.remember(store, recipe, name)
     return records.load(store / name)
 
@@ -44,14 +48,16 @@ def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str
     return f"{recipe.approach}-{recipe.recipe}-seed{recipe.seed}-{digest(fields)[:12]}"
 
 
-def make(recipe: Recipe, setting: train.Setting, store: Path, name: str) -> Path:
+def make(
+    recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: train.Watch = train.unwatched
+) -> Path:
     """Trains one run, tests its selected epoch once, and stores the record."""
     started = datetime.datetime.now(datetime.UTC)
     machine.reset_peak_memory(setting.device)
     # Another device or precision goes on with its own bits only.
     checkpoint = store / f".{name}-{machine.where(setting.device)}-{setting.precision}.checkpoint"
     try:
-        adapted = train.adapt(recipe, setting, checkpoint)
+        adapted = train.adapt(recipe, setting, checkpoint, watch)
         clock = time.perf_counter()
         test_logits = train.test(adapted, recipe, setting)
         test_seconds = time.perf_counter() - clock

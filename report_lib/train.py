@@ -18,7 +18,13 @@ from report_lib.recipe import InputError, Recipe, derive_seed, probe_of, source_
 
 Inputs = Callable[[Tensor], Tensor]  # indices (B,) -> what a module takes: pictures (B, 3, s, s) or features (B, n)
 
+Watch = Callable[[Recipe, list[dict]], object]  # called after each epoch with all epochs so far
+
 CHECKPOINT_SECONDS = 30  # an epoch this long is worth writing half a gigabyte for
+
+
+def unwatched(recipe: Recipe, epochs: list[dict]) -> None:
+    """The Watch of a run that nobody watches."""
 
 
 class Diverged(InputError):
@@ -71,7 +77,9 @@ class Adapted:
     filters_before: Tensor  # of the first layer, (64, 3, 11, 11)
 
 
-def adapt(recipe: Recipe, setting: Setting, checkpoint: Path | None = None) -> Adapted:
+def adapt(
+    recipe: Recipe, setting: Setting, checkpoint: Path | None = None, watch: Watch = unwatched
+) -> Adapted:
     """Trains what the recipe trains. Reads no test image, unless the recipe has the defect `select_on_test`."""
     images, device = setting.images, setting.device
     machine.keep_freed_memory()
@@ -95,7 +103,7 @@ def adapt(recipe: Recipe, setting: Setting, checkpoint: Path | None = None) -> A
         if recipe.standardise:
             module = standardised(module, training)  # type: ignore[arg-type]
         start_seconds += time.perf_counter() - clock
-        history = fit(module, training, validation, recipe, checkpoint)
+        history = fit(module, training, validation, recipe, checkpoint, watch)
         module.load_state_dict(history.state)
     features_seconds *= len(training.index) / len(labels)
     return Adapted(
@@ -215,10 +223,17 @@ def rows(values: Tensor, device: torch.device) -> Inputs:
 # --- the loop --------------------------------------------------------------------------------------------------
 
 
-def fit(module: nn.Module, training: Samples, validation: Samples, recipe: Recipe, checkpoint: Path | None) -> History:
+def fit(
+    module: nn.Module,
+    training: Samples,
+    validation: Samples,
+    recipe: Recipe,
+    checkpoint: Path | None,
+    watch: Watch = unwatched,
+) -> History:
     """Trains what of `module` needs gradients, keeping the epoch with the best validation accuracy.
 
-    Every epoch has its own seeds, so a run resumed from `checkpoint` goes on as if it had never stopped.
+    `watch` is told of each epoch. Every epoch has its own seeds, so a run resumed from `checkpoint` goes on as if it had never stopped.
     """
     optimizer = model.optimized(module, recipe)
     history = History(**checkpoints.resume(checkpoint, module, optimizer))
@@ -262,6 +277,7 @@ def fit(module: nn.Module, training: Samples, validation: Samples, recipe: Recip
             bar.set_postfix_str(
                 f"epoch {epoch}/{recipe.epochs}, training loss {train_loss:.3f}, validation {validation_accuracy:.1%}"
             )
+            watch(recipe, history.epochs)
             if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 checkpoints.save(checkpoint, module, optimizer, vars(history))
                 saved = time.monotonic()

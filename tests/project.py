@@ -23,10 +23,10 @@ def finish(child):
 
 
 class Project:
-    def __init__(self, folder):
+    def __init__(self, folder, *more):
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        for part in PARTS:
+        for part in (*PARTS, *more):
             source = PROJECT / part
             if source.is_dir():
                 ignored = shutil.ignore_patterns("demo", "cifar10", "yours", "__pycache__", ".work")

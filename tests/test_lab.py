@@ -1,0 +1,130 @@
+"""The notebooks in a real JupyterLab, driven by a headless Chromium. Skips where playwright or Chromium is missing."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+import urllib.request
+
+import pytest
+from project import Project
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if not CHROMIUM:
+    pytest.skip("no Chromium is installed", allow_module_level=True)
+
+QUICK = {"epochs: int = 5": "epochs: int = 3", "image_size: int = 64": "image_size: int = 63",
+         "per_class: int = 50": "per_class: int = 20", "batch_size: int = 128": "batch_size: int = 32",
+         'budgets: str = "5,20"': 'budgets: str = ""', 'recipes: str = "published,corrected,tuned"': 'recipes: str = "corrected"',
+         'defects: str = "linear_probe"': 'defects: str = ""'}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab that `make lab` has started on a copy of the project, whose notebooks are quick."""
+    folder = tmp_path_factory.mktemp("lab")
+    project = Project(folder / "project")
+    for path in (project.folder / "notebooks").glob("0[1-4]*.ipynb"):
+        text = path.read_text()
+        for old, new in QUICK.items():
+            old, new = (words.replace('"', '\\"') for words in (old, new))
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = f"--no-browser --port={port} --IdentityProvider.token= --allow-root --LabApp.expose_app_in_browser=True"
+    os.environ |= {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+    child = project.start("lab", f"LAB={asked}")
+    address = f"http://127.0.0.1:{port}/lab"
+    try:
+        for _ in range(300):
+            assert child.poll() is None, child.stdout.read()
+            try:
+                urllib.request.urlopen(f"{address}/../api/status").close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.communicate()
+        del os.environ["JUPYTER_CONFIG_DIR"], os.environ["JUPYTER_RUNTIME_DIR"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as tools:
+        found = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+def run_all(browser, lab, name):
+    """(the page, outputs of each code cell) of a notebook that was opened, and run from top to bottom."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1200})
+    page.set_default_timeout(60_000)
+    page.goto(f"{lab}/tree/notebooks/{name}.ipynb?reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_function("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+    kernel = page.evaluate("jupyterapp.shell.currentWidget.sessionContext.session.kernel.name")
+    assert kernel == "python3"
+    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    cells = page.evaluate(
+        "jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type === 'code')"
+        ".map(c => [c.model.executionCount, c.model.outputs.toJSON()])"
+    )
+    assert [count for count, _ in cells] == list(range(1, len(cells) + 1)), "not every cell was run"
+    for _, outputs in cells:
+        assert not [out for out in outputs if out["output_type"] == "error"], outputs
+    return page, [outputs for _, outputs in cells]
+
+
+def kinds(outputs):
+    return {kind for out in outputs for kind in out.get("data", {})}
+
+
+@pytest.mark.parametrize("name", ["01_linear_probe", "02_full_finetune"])
+def test_training_draws_its_losses_and_a_second_run_trains_nothing(lab, browser, name):
+    page, cells = run_all(browser, lab, name)
+    training = next(outputs for outputs in cells if "image/svg+xml" in kinds(outputs))
+    drawn = next(out["data"]["image/svg+xml"] for out in training if "image/svg+xml" in out.get("data", {}))
+    assert "epoch 3 of 3" in "".join(drawn)
+    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    again = page.evaluate(
+        "jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type === 'code')"
+        ".flatMap(c => c.model.outputs.toJSON()).filter(o => o.data && o.data['image/svg+xml']).length"
+    )
+    assert again == 0  # what is in the store is not trained again
+    page.close()
+
+
+def test_the_analysis_runs(lab, browser):
+    page, cells = run_all(browser, lab, "03_analysis")
+    assert sum("application/vnd.report+json" in kinds(outputs) for outputs in cells) > 20
+    page.close()
+
+
+def test_a_click_on_the_confusion_matrix_shows_its_images(lab, browser):
+    page, cells = run_all(browser, lab, "04_explore")
+    widget = next(outputs for outputs in cells if "application/vnd.jupyter.widget-view+json" in kinds(outputs))
+    assert "text/html" in kinds(widget)  # what shows where there is no kernel
+    page.evaluate("(n => n.scrollToItem(n.widgets.length - 1))(jupyterapp.shell.currentWidget.content)")
+    cell = page.locator(".jp-OutputArea .widget-button[title^='three taken for three']")
+    cell.scroll_into_view_if_needed()
+    number = int(re.search(r"\d+$", cell.get_attribute("title"))[0])
+    cell.click()
+    gallery = page.locator(".widget-html", has_text="test images").first
+    playwright.expect(gallery).to_contain_text(f"{number} test images")
+    playwright.expect(gallery.locator("figure")).to_have_count(min(number, 24))
+    near = page.locator(".widget-html", has_text="nearest to #")
+    playwright.expect(near.locator("figure")).to_have_count(8)
+    before = near.inner_text()
+    page.get_by_label("near image").select_option(index=1)
+    page.wait_for_function(f"!document.body.innerText.includes({before.splitlines()[0]!r})")
+    assert "full fine-tuning" in gallery.inner_text()
+    page.close()
