@@ -3,7 +3,7 @@ but the typesetting.
 
     jupyter nbconvert --to exporter.HTMLReport report.ipynb      (with this folder on PYTHONPATH)
     jupyter nbconvert --to exporter.PDFReport report.ipynb
-    jupyter nbconvert --to exporter.Report report.ipynb          (both, and the first page as a picture)
+    jupyter nbconvert --to exporter.Report report.ipynb          (both, and pictures for a README)
 
 A notebook becomes one Markdown text in which each output is a placeholder paragraph (assemble.py). pandoc turns the
 text into HTML or Typst (fatal on any warning), then typeset outputs take their placeholders' places.
@@ -245,8 +245,21 @@ class PNGReport(PDFReport):
         return pages[0] if isinstance(pages, list) else pages
 
 
+def main_figure(nb: NotebookNode) -> bytes:
+    """The figure that metadata.yaml calls the main one, as a PNG for a README; nothing, if the text lacks it."""
+    wanted = yaml.safe_load((HERE / "metadata.yaml").read_text(encoding="utf-8"))["main_figure"]
+    found = [b.content["svg"] for b in assemble(nb)[1] if b.kind == "figure" and b.content["label"] == wanted]
+    if not found:
+        return b""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "figure.svg").write_text(found[0], encoding="utf-8")
+        source = Path(folder, "figure.typ")
+        source.write_text('#set page(width: auto, height: auto, margin: 8pt, fill: white)\n#image("figure.svg")\n')
+        return typst.compile(str(source), root=folder, format="png", ppi=130, font_paths=[str(TEXT)])  # type: ignore
+
+
 class Report(HTMLReport):
-    """All three at once, since starting nbconvert takes longer than they do: the page; PDF and picture beside it."""
+    """All at once, since starting nbconvert takes longer than they do: the page; PDF and two pictures beside it."""
 
     def from_notebook_node(self, nb: NotebookNode, resources: dict | None = None, **kw: object) -> tuple:
         page, resources = super().from_notebook_node(nb, resources, **kw)
@@ -254,6 +267,7 @@ class Report(HTMLReport):
             resources.get("unique_key", "report") + form.file_extension: form().from_notebook_node(nb)[0]
             for form in (PDFReport, PNGReport)
         }
+        beside["main_figure.png"] = main_figure(nb)
         return page, resources | {"outputs": resources.get("outputs", {}) | beside}
 
 

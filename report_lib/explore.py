@@ -27,7 +27,7 @@ EVERY = -1  # stands for any class in a list
 
 @dataclass(frozen=True)
 class Space:
-    """Where the pretrained trunk puts images: `train` and `test` float32 (N, width), `index` (N,) of the training images."""
+    """Where the pretrained trunk puts images: `train` and `test` float32 (N, width); `index` (N,) says which train."""
 
     train: np.ndarray
     test: np.ndarray

@@ -62,7 +62,8 @@ def device_of(runs: Sequence[Run]) -> str:
     """What the runs were computed on, and how precisely: a GPU's name, or CPU with its number of threads."""
     devices = []
     for made in (run.info["provenance"] for run in runs):
-        where = made["device"] if made["device"] != "cpu" else f"CPU ({made['threads']} thread{'s' * (made['threads'] != 1)})"
+        threads = f"{made['threads']} thread{'s' * (made['threads'] != 1)}"
+        where = made["device"] if made["device"] != "cpu" else f"CPU ({threads})"
         devices.append(f"{where}, {made['precision']}")
     return "; ".join(dict.fromkeys(devices))
 

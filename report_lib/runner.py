@@ -48,9 +48,7 @@ def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str
     return f"{recipe.approach}-{recipe.recipe}-seed{recipe.seed}-{digest(fields)[:12]}"
 
 
-def make(
-    recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: train.Watch = train.unwatched
-) -> Path:
+def make(recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: train.Watch = train.unwatched) -> Path:
     """Trains one run, tests its selected epoch once, and stores the record."""
     started = datetime.datetime.now(datetime.UTC)
     machine.reset_peak_memory(setting.device)

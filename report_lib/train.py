@@ -77,9 +77,7 @@ class Adapted:
     filters_before: Tensor  # of the first layer, (64, 3, 11, 11)
 
 
-def adapt(
-    recipe: Recipe, setting: Setting, checkpoint: Path | None = None, watch: Watch = unwatched
-) -> Adapted:
+def adapt(recipe: Recipe, setting: Setting, checkpoint: Path | None = None, watch: Watch = unwatched) -> Adapted:
     """Trains what the recipe trains. Reads no test image, unless the recipe has the defect `select_on_test`."""
     images, device = setting.images, setting.device
     machine.keep_freed_memory()
@@ -233,7 +231,8 @@ def fit(
 ) -> History:
     """Trains what of `module` needs gradients, keeping the epoch with the best validation accuracy.
 
-    `watch` is told of each epoch. Every epoch has its own seeds, so a run resumed from `checkpoint` goes on as if it had never stopped.
+    `watch` is told of each epoch. Every epoch has its own seeds, so a run resumed from `checkpoint` goes on as if it
+    had never stopped.
     """
     optimizer = model.optimized(module, recipe)
     history = History(**checkpoints.resume(checkpoint, module, optimizer))

@@ -4,8 +4,7 @@ nbval alone asks for equal bytes, which neither times nor floating point on anot
 equal, and numbers as near as computing them elsewhere can make them:
 
 - What depends on the linear probe alone hardly varies: one image of a few hundred, two percent of a loss.
-- Fine-tuning multiplies rounding errors from step to step. On the demo's few images, other processors' instructions
-  moved its accuracies by up to six points and its losses by a quarter (measured; see LOOSE).
+- Fine-tuning multiplies rounding errors from step to step, so it is given more room.
 - Times, rates and memory are the machine's. They must be numbers.
 
 `python tests/nbval_results.py executed.ipynb kept.ipynb` writes what is kept of an executed notebook.
@@ -37,7 +36,7 @@ class Tolerance:
 
 
 TIGHT = Tolerance(points=1.0, share=0.03, least=0.01, drawn=0.01)
-LOOSE = Tolerance(points=10.0, share=0.35, least=0.15, drawn=0.12, names=True)
+LOOSE = Tolerance(points=3.0, share=0.15, least=0.05, drawn=0.05, names=True)
 
 NUMBER = re.compile(r"(?<![\w.#-])[+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 MACHINES = re.compile(  # what follows a number that is the machine's and not the study's

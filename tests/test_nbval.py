@@ -19,7 +19,9 @@ def test_every_kept_notebook_is_the_one_that_would_be_executed():
         kept, source = (nbformat.read(p, 4).cells for p in (path, PROJECT / "notebooks" / path.name))
         kept = [cell for cell in kept if "injected-parameters" not in cell.metadata.get("tags", [])]
         assert [cell.source for cell in kept] == [cell.source for cell in source], "run make nbval-reference"
-    assert {path.name for path in KEPT.glob("*.ipynb")} == {p.name for p in (PROJECT / "notebooks").glob("0[1-4]*.ipynb")}
+    assert {path.name for path in KEPT.glob("*.ipynb")} == {
+        p.name for p in (PROJECT / "notebooks").glob("0[1-4]*.ipynb")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +40,25 @@ FAULTS = {
         "    train_labels = (train_labels + 1) % len(arrays.classes)\n    return Images(arrays.name,", "fig-samples",
     ),
     "the trunk is not frozen": (
-        "report_lib/model.py", "parameter.requires_grad_(_of_head(name))", "parameter.requires_grad_(True)", "57,044,810",
+        "report_lib/model.py", "parameter.requires_grad_(_of_head(name))", "parameter.requires_grad_(True)",
+        "57,044,810",
     ),
     "the head's learning rate is ten times larger": (
-        "report_lib/recipe.py", "learning_rate: float = 1e-3", "learning_rate: float = 1e-2", "tab-epochs|instead of",
+        "report_lib/model.py", "(True, recipe.learning_rate)", "(True, 10 * recipe.learning_rate)", "instead of",
     ),
-    "the test set selects": ("report_lib/train.py", "        if recipe.select_on_test:", "        if True:", "instead of"),
-    "the split's seed changes": ("report_lib/data.py", '(recipe.seed, "split")', '(recipe.seed + 1, "split")', "instead of"),
+    "the test set selects": (
+        "report_lib/train.py", "        if recipe.select_on_test:", "        if True:", "instead of",
+    ),
+    "the split's seed changes": (
+        "report_lib/data.py", '(recipe.seed, "split")', '(recipe.seed + 1, "split")', "instead of",
+    ),
     "a column is swapped": (
         "report_lib/tables.py", "(str(epoch), *(column[index] for column in table.values()),",
         "(str(epoch), *(table[n][index] for n in ('validation_loss', 'train_loss', 'validation_accuracy')),", "column",
     ),
     "a figure lacks its data": (
-        "report_lib/figures.py", '        draw_seeds(accuracy, runs, "validation_accuracy", scale=100)\n', "", "fig-curves",
+        "report_lib/figures.py", '        draw_seeds(accuracy, runs, "validation_accuracy", scale=100)\n', "",
+        "fig-curves",
     ),
 }  # fmt: skip
 
@@ -66,7 +74,9 @@ def test_a_planted_fault_does_not_pass(copied, fault):
         code, output = copied.make("nbval", FIRST)
     finally:
         path.write_text(right)
-    assert code != 0 and "Cell outputs differ" in output and "Error" not in output.split("Traceback:")[0], output[-3000:]
+    assert code != 0 and "Cell outputs differ" in output and "Error" not in output.split("Traceback:")[0], output[
+        -3000:
+    ]
     assert any(word in output for word in said.split("|")), output[-3000:]
 
 
