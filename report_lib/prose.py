@@ -58,6 +58,29 @@ def data(run: Run, data_name: str) -> Prose:
     )
 
 
+def balance(training: np.ndarray, validation: np.ndarray, classes: Sequence[str]) -> Prose:
+    """How the classes share the images that train and validate; the labels of both are integers (N,)."""
+    train, held_out = (np.bincount(labels, minlength=len(classes)) for labels in (training, validation))
+    most, least = int(train.argmax()), int(train.argmin())
+    if train[most] <= 1.5 * train[least]:
+        said = "The classes are about equally common: "
+        said += f"each trains with {train[most]:,} images" if train[most] == train[least] else (
+            f"each trains with {train[least]:,} to {train[most]:,} images"
+        )  # fmt: skip
+    else:
+        said = (
+            f"The classes are not balanced: {text(classes[most])} trains with {train[most]:,} images, "
+            f"{text(classes[least])} with {train[least]:,}. A network that always named {text(classes[most])} would be "
+            f"right on {percent(float(train[most] / train.sum()))} of the training images"
+        )
+    alone = np.flatnonzero(held_out == 0)
+    if held_out.sum() and len(alone):
+        shown = ", ".join(text(classes[at]) for at in alone[:3]) + ", ..." * (len(alone) > 3)
+        are = "class has" if len(alone) == 1 else "classes have"
+        said += f". {len(alone)} {are} too few images to hold one out ({shown}), so validation says nothing of them"
+    return Prose(said + ".")
+
+
 def training(runs: Sequence[Run]) -> Prose:
     """Where validation was best, and whether the end of training still helped it."""
     accuracy, loss, train = (

@@ -137,6 +137,23 @@ def test_published_reports_the_last_epochs_loss_as_its_listing_does(study):
     assert measures.reported(other)[1] == other.info["test_loss"]
 
 
+@pytest.mark.parametrize(
+    ("train", "held_out", "said"),
+    [
+        ((4, 4, 4), (1, 1, 1), "each trains with 4 images."),
+        ((4, 5, 4), (1, 1, 1), "each trains with 4 to 5 images."),
+        ((2, 30, 8), (0, 7, 2), "1 class has too few images to hold one out (<b>cat</b>), so"),
+        ((2, 30, 8), (0, 7, 2), "dog trains with 30 images, <b>cat</b> with 2. A network that always named dog would be"),
+        ((2, 2, 30), (0, 0, 7), "2 classes have too few images to hold one out (<b>cat</b>, dog), so"),
+        ((5, 5, 5), (0, 0, 0), "each trains with 5 images."),
+    ],
+)
+def test_imbalance_of_the_training_images_is_said(train, held_out, said):
+    labels = [np.repeat(np.arange(3), counts) for counts in (train, held_out)]
+    markdown = prose.balance(*labels, ["<b>cat</b>", "dog", "ant"]).markdown
+    assert said in re.sub(r"\\(.)", r"\1", markdown)
+
+
 def test_two_hundred_classes_fit(study):
     classes = [f"a rather long class name, number {n}" for n in range(200)]
     evidence = study(better, classes=classes, seeds="0")

@@ -4,6 +4,7 @@ import ast
 
 import assemble
 import nbformat
+import papermill
 import pytest
 
 from report_lib import profiles
@@ -68,6 +69,16 @@ def test_its_parameters_are_those_of_the_profiles_typed_and_with_the_demos_value
     if "bench" in values:  # no part of the study
         return
     assert values == profiles.resolve("demo", {})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_explains_every_parameter(path):
+    explained = papermill.inspect_notebook(str(path))
+    (cell,) = [c for c in code(nbformat.read(path, 4)) if "parameters" in c.metadata.get("tags", [])]
+    assert list(explained) == [node.target.id for node in ast.parse(cell.source).body]
+    assert all(
+        one["help"] and one["inferred_type_name"] in ("str", "int", "float", "bool") for one in explained.values()
+    )
 
 
 def test_the_analysis_needs_no_torch():
