@@ -155,8 +155,8 @@ class Browser:
             shown.append((self.images.test[at].numpy(), lines))
         head = f"{len(found):,} test images" + (f", the surest {SHOWN} of them" if len(found) > SHOWN else "")
         self.gallery.value = gallery(head, shown)
-        # Set at once: to change the list would choose its first image, and show that first.
         self.image.options = [(f"#{at}", int(at)) for at in found[:SHOWN]]
+        self.image.index = 0 if len(found) else None  # a list that was empty chooses nothing by itself
         self.show_near()
 
     def show_near(self) -> None:

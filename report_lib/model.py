@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
 import pickle
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import AlexNet, AlexNet_Weights, alexnet
 
-from report_lib.recipe import InputError, Recipe, derive_seed, locate
+from report_lib.recipe import InputError, Recipe, derive_seed, file_sha256, locate
 
 EMBEDDED = Path(__file__).parent / "weights" / "alexnet_tiny_imagenet.safetensors"
 EMBEDDED_SHA256 = "06719e46f3b58cb3307e9106f07367e3718fb83eb1af948e5f8792c809c37f0a"  # as its CARD.md says
@@ -36,13 +35,13 @@ def load_weights(source: str) -> Weights:
     if source == "none":
         return Weights("none (random initialisation)", None, None)
     if source == "embedded":
-        if _sha256(EMBEDDED) != EMBEDDED_SHA256:
+        if file_sha256(EMBEDDED) != EMBEDDED_SHA256:
             raise InputError(f"weights is 'embedded', whose file {EMBEDDED} is damaged; restore it from the repository")
         return Weights("AlexNet, Tiny ImageNet (embedded)", EMBEDDED_SHA256, compose(_safetensors(EMBEDDED)))
     path = _imagenet_file() if source == "imagenet" else locate(source)
     name = "AlexNet, ImageNet-1k V1 (torchvision)" if source == "imagenet" else path.name
     state = _fitting(_read_state(path), path)
-    return Weights(name, _sha256(path), state)
+    return Weights(name, file_sha256(path), state)
 
 
 def build(weights: Weights, num_classes: int, seed: int) -> AlexNet:
@@ -206,7 +205,7 @@ def _imagenet_file() -> Path:
         if not path.exists():
             AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
         wanted = path.stem.rsplit("-", 1)[-1]
-        if not _sha256(path).startswith(wanted):
+        if not file_sha256(path).startswith(wanted):
             raise InputError(f"weights is 'imagenet', whose file {path} is damaged; remove it to download it again")
     except (OSError, RuntimeError) as error:
         raise InputError(
@@ -214,8 +213,3 @@ def _imagenet_file() -> Path:
             f"{path.parent}, or give WEIGHTS=embedded or WEIGHTS=<file>"
         ) from error
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

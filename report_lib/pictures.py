@@ -22,7 +22,7 @@ def samples(pictures: np.ndarray, labels: np.ndarray, classes: Sequence[str], pe
         for axis in axes.flat:
             axis.axis("off")
         for column in shown:
-            axes[0, column].set_title(short(classes[column], 13, 2), fontsize=8, loc="center")
+            axes[0, column].set_title(short(classes[column], 13, 2), fontsize=7, loc="center")
             for row, index in enumerate(np.flatnonzero(labels == column)[:per_class]):
                 axes[row, column].imshow(pictures[index])
     some = "classes" if len(shown) == len(classes) else f"first {len(shown)} of {len(classes)} classes"

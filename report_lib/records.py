@@ -25,7 +25,7 @@ import numpy as np
 if TYPE_CHECKING:  # a node that only trains needs no pandas
     import pandas as pd
 
-from report_lib.recipe import InputError, Recipe, request_key, source_hash
+from report_lib.recipe import InputError, Recipe, file_sha256, request_key, source_hash
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def save(store: Path, name: str, info: dict, epochs: list[dict], arrays: Mapping
             writer.writeheader()
             writer.writerows(epochs)
         np.savez_compressed(working / "predictions.npz", **arrays)  # type: ignore[arg-type]
-        info = info | {"files": {name: _sha256(working / name) for name in ("epochs.csv", "predictions.npz")}}
+        info = info | {"files": {name: file_sha256(working / name) for name in ("epochs.csv", "predictions.npz")}}
         text = json.dumps(info | {"sha256": _of(info)}, indent=1, allow_nan=False)
         (working / "run.json").write_text(text + "\n", encoding="utf-8")
         for written in (*working.iterdir(), working):
@@ -102,7 +102,7 @@ def load(path: Path) -> Run:
         if info.pop("sha256", None) != _of(info):
             raise ValueError("the checksum of run.json is another")
         for name, sha in info.pop("files").items():
-            if _sha256(path / name) != sha:
+            if file_sha256(path / name) != sha:
                 raise ValueError(f"the checksum of {name} is another")
         return Run(path, info)
     except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
@@ -208,11 +208,6 @@ def reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
                     f"({error.strerror}); make room, or name another folder in REPORT_CACHE"
                 ) from error
     return values
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of(info: dict) -> str:

@@ -85,7 +85,8 @@ def study(tmp_path):
         for approach in ("linear_probe", "full_finetune"):
             for what, some in plan.plan(approach, **parameters).items():
                 for recipe in some:
-                    record(store, recipe, accuracy(approach, what), classes)
+                    share = accuracy(approach, what) if callable(accuracy) else accuracy
+                    record(store, recipe, share, classes)
         return plan.read(store, **parameters)
 
     return make

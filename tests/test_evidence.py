@@ -143,7 +143,7 @@ def test_published_reports_the_last_epochs_loss_as_its_listing_does(study):
         ((4, 4, 4), (1, 1, 1), "each trains with 4 images."),
         ((4, 5, 4), (1, 1, 1), "each trains with 4 to 5 images."),
         ((2, 30, 8), (0, 7, 2), "1 class has too few images to hold one out (<b>cat</b>), so"),
-        ((2, 30, 8), (0, 7, 2), "dog trains with 30 images, <b>cat</b> with 2. A network that always named dog would be"),
+        ((2, 30, 8), (0, 7, 2), "dog trains with 30 images, <b>cat</b> with 2. A network that always named dog"),
         ((2, 2, 30), (0, 0, 7), "2 classes have too few images to hold one out (<b>cat</b>, dog), so"),
         ((5, 5, 5), (0, 0, 0), "each trains with 5 images."),
     ],
