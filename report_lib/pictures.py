@@ -86,14 +86,14 @@ def neighbours(
     across = 1 + max((len(near) for _, near in rows), default=1)
     size = WIDTH / across
     with styled(axes_grid=False):
-        fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, max(1, len(rows)) * (size + 0.45)))
+        fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, max(1, len(rows)) * (size + 0.55)))
         axes = np.asarray(axes).reshape(-1, across)
         for axis in axes.flat:
             axis.axis("off")
         for line, (at, near) in zip(axes, rows, strict=False):
             ((true, said),) = _sure(run, np.array([at]))
             line[0].imshow(test[at])
-            line[0].set_title(f"{short(true, 12)}, taken for\n{said.replace(chr(10), ', ')}", fontsize=7, loc="center")
+            line[0].set_title(f"{short(true, 12)}\nas {said}", fontsize=7, loc="center")
             for axis, (other, similarity) in zip(line[1:], near, strict=False):
                 axis.imshow(training[other])
                 axis.set_title(f"{short(run.classes[labels[other]], 12)}\n{similarity:.2f}", fontsize=7, loc="center")
@@ -104,8 +104,9 @@ def neighbours(
     return drawn(
         fig,
         "fig-neighbours",
-        f"The mistakes that {NAMES[run.approach]} (seed {run.seed}) is surest of, at the left, and the training images "
-        "nearest to each in the pretrained trunk's features, with their cosine similarity.",
+        f"The mistakes that {NAMES[run.approach]} (seed {run.seed}) is surest of, at the left with true class, what it "
+        "was taken for and confidence, and the training images nearest to each in the pretrained trunk's features, with "
+        "class and cosine similarity.",
         "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",
     )
 
