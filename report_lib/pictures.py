@@ -105,8 +105,8 @@ def neighbours(
         fig,
         "fig-neighbours",
         f"The mistakes that {NAMES[run.approach]} (seed {run.seed}) is surest of, at the left with true class, what it "
-        "was taken for and confidence, and the training images nearest to each in the pretrained trunk's features, with "
-        "class and cosine similarity.",
+        "was taken for and confidence, and the training images nearest to each in the pretrained trunk's features, "
+        "with class and cosine similarity.",
         "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",
     )
 
