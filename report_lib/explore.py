@@ -1,6 +1,7 @@
 """A look around finished runs: the test images behind a cell of the confusion matrix, and what lies near them."""
 
 import base64
+import functools
 import html
 import io
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from report_lib import data, machine, model, pictures, train
 from report_lib.document import Figure
-from report_lib.measures import NAMES, Study, probabilities
+from report_lib.measures import NAMES, Study, confusion_of, probabilities
 from report_lib.recipe import Recipe, folder
 from report_lib.records import Run
 from report_lib.style import COLOURS
@@ -33,10 +34,13 @@ class Space:
     test: np.ndarray
     index: np.ndarray
 
+    @functools.cached_property
+    def _search(self) -> NearestNeighbors:
+        return NearestNeighbors(metric="cosine").fit(self.train)
+
     def nearest(self, image: int, count: int = NEAREST) -> list[tuple[int, float]]:
         """(training image, cosine similarity) of those nearest to a test image, the nearest first."""
-        search = NearestNeighbors(n_neighbors=min(count, len(self.train)), metric="cosine").fit(self.train)
-        distance, found = search.kneighbors(self.test[image : image + 1])
+        distance, found = self._search.kneighbors(self.test[image : image + 1], min(count, len(self.train)))
         return [(int(self.index[at]), 1 - float(away)) for away, at in zip(distance[0], found[0], strict=True)]
 
 
@@ -98,30 +102,29 @@ class Browser:
         self.gallery = widgets.HTML()
         self.image = widgets.Dropdown(description="near image")
         self.near = widgets.HTML()
+        self.settling = False  # while choices are set by a program, which then answers once
         for choice, answer in (
-            (self.approach, self.show_matrix), (self.approach, self.show), (self.true, self.show),
-            (self.said, self.show), (self.image, self.show_near),
+            (self.approach, self.show_matrix), (self.true, self.show), (self.said, self.show),
+            (self.image, self.show_near),
         ):  # fmt: skip
-            choice.observe(lambda _, answer=answer: answer(), "value")
+            choice.observe(lambda _, answer=answer: self.settling or answer(), "value")
         self.show_matrix()
-        self.show()
         chooser = widgets.HBox([self.true, self.said])
         self.box = widgets.VBox([self.approach, self.grid, chooser, self.gallery, self.image, self.near])
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
-        static = neighbours(self.runs["full_finetune"], self.images, self.where)
+        static = neighbours(self.runs["linear_probe"], self.images, self.where)
         return {**static._repr_mimebundle_(), **self.box._repr_mimebundle_()}
 
     def show_matrix(self) -> None:
         """The confusion matrix of the chosen approach, a button a cell; of many classes there are the lists alone."""
-        if len(self.classes) > GRID:
-            return
-        run = self.runs[self.approach.value]
-        probability, labels = probabilities(run)
-        count = np.zeros((len(self.classes),) * 2, int)
-        np.add.at(count, (labels, probability.argmax(1)), 1)
+        if len(self.classes) <= GRID:
+            self.grid.children = self._cells(self.runs[self.approach.value])
+        self.show()
+
+    def _cells(self, run: Run) -> list[widgets.HBox]:
         lines = []
-        for true, row in enumerate(count):
+        for true, row in enumerate(confusion_of([run])):
             cells = []
             for said, number in enumerate(row):
                 share = number / max(row.sum(), 1)
@@ -135,11 +138,14 @@ class Browser:
                 cells.append(cell)
             name = widgets.HTML(html.escape(self.classes[true]), layout=widgets.Layout(width="9em"))
             lines.append(widgets.HBox([name, *cells]))
-        self.grid.children = lines
+        return lines
 
     def choose(self, true: int, said: int) -> None:
         """Shows the images of class `true` that the chosen approach takes for `said`."""
+        self.settling = True
         self.true.value, self.said.value = true, said
+        self.settling = False
+        self.show()
 
     def show(self) -> None:
         """The pictures behind the chosen cell, and what the other approach says of each."""
@@ -155,8 +161,10 @@ class Browser:
             shown.append((self.images.test[at].numpy(), lines))
         head = f"{len(found):,} test images" + (f", the surest {SHOWN} of them" if len(found) > SHOWN else "")
         self.gallery.value = gallery(head, shown)
+        self.settling = True
         self.image.options = [(f"#{at}", int(at)) for at in found[:SHOWN]]
         self.image.index = 0 if len(found) else None  # a list that was empty chooses nothing by itself
+        self.settling = False
         self.show_near()
 
     def show_near(self) -> None:
