@@ -146,7 +146,7 @@ $(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(WORK)/%.ipynb $(STYLE) $(WORK)/typese
 	@aside=$(WORK)/rendered.$$$$; log=$(WORK)/render.log; \
 	PYTHONPATH=report $(PYTHON) -m nbconvert --log-level=WARN --to exporter.Report --output-dir $$aside --output $* $< 2>$$log \
 	  || { echo "error: $@ could not be made: $$(grep '[^[:space:]]' $$log | tail -n 1) (all: $$log)" >&2; exit 1; }; \
-	$(by_tex) mv $$aside/$*.html $$aside/$*.pdf $$aside/$*.png $$aside/main_figure.png $(DIR) && rm -r $$aside
+	$(by_tex) mv $$aside/$*.html $$aside/$*.pdf $$aside/*.png $(DIR) && rm -r $$aside
 
 ifeq ($(PDF),latex)
 define by_tex

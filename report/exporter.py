@@ -245,17 +245,18 @@ class PNGReport(PDFReport):
         return pages[0] if isinstance(pages, list) else pages
 
 
-def main_figure(nb: NotebookNode) -> bytes:
-    """The figure that metadata.yaml calls the main one, as a PNG for a README; nothing, if the text lacks it."""
+def main_figure(nb: NotebookNode) -> dict[str, bytes]:
+    """main_figure.png, for a README: the figure that metadata.yaml calls so, if the text has it."""
     wanted = yaml.safe_load((HERE / "metadata.yaml").read_text(encoding="utf-8"))["main_figure"]
     found = [b.content["svg"] for b in assemble(nb)[1] if b.kind == "figure" and b.content["label"] == wanted]
     if not found:
-        return b""
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "figure.svg").write_text(found[0], encoding="utf-8")
         source = Path(folder, "figure.typ")
         source.write_text('#set page(width: auto, height: auto, margin: 8pt, fill: white)\n#image("figure.svg")\n')
-        return typst.compile(str(source), root=folder, format="png", ppi=130, font_paths=[str(TEXT)])  # type: ignore
+        picture = typst.compile(str(source), root=folder, format="png", ppi=130, font_paths=[str(TEXT)])
+    return {"main_figure.png": picture}  # type: ignore[dict-item]
 
 
 class Report(HTMLReport):
@@ -267,8 +268,7 @@ class Report(HTMLReport):
             resources.get("unique_key", "report") + form.file_extension: form().from_notebook_node(nb)[0]
             for form in (PDFReport, PNGReport)
         }
-        beside["main_figure.png"] = main_figure(nb)
-        return page, resources | {"outputs": resources.get("outputs", {}) | beside}
+        return page, resources | {"outputs": resources.get("outputs", {}) | beside | main_figure(nb)}
 
 
 def quote(text: str) -> str:

@@ -38,6 +38,8 @@ def run(
         with records.alone(store, name):
             if not records.exists(store, name):  # as it may since another process has finished it
                 make(recipe, setting, store, name, watch)
+    else:  # its checkpoint stays behind where a run was killed after its record was there
+        records.sweep(store, f".{name}-*.checkpoint*", 0)
     records.remember(store, recipe, name)
     return records.load(store / name)
 

@@ -49,7 +49,8 @@ FAULTS = {
         "57,044,810",
     ),
     "the head's learning rate is ten times larger": (
-        "report_lib/model.py", "(True, recipe.learning_rate)", "(True, 10 * recipe.learning_rate)", "instead of",
+        "report_lib/model.py", '"lr": rate, "initial_lr": rate', '"lr": 10 * rate, "initial_lr": 10 * rate',
+        "instead of",
     ),
     "the test set selects": (
         "report_lib/train.py", "        if recipe.select_on_test:", "        if True:", "instead of",

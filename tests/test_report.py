@@ -13,7 +13,7 @@ from report_lib import formats
 
 
 def test_a_report_is_made(project):
-    names = {"report.html", "report.pdf", "report.png", "results.json", "parameters.yaml"}
+    names = {"report.html", "report.pdf", "report.png", "main_figure.png", "results.json", "parameters.yaml"}
     executed = {"01_linear_probe.ipynb", "02_full_finetune.ipynb", "03_analysis.ipynb"}
     assert set(project.built()) == names | executed
     folder = project.folder / "report" / "demo"
@@ -29,7 +29,7 @@ def test_a_report_is_made(project):
 
 def test_results_hold_what_the_contract_says(project):
     results = json.loads((project.folder / "report" / "demo" / "results.json").read_text())
-    assert results["data"]["train"] == 480 and results["data"]["validation"] == 120 and results["data"]["test"] == 355
+    assert results["data"]["train"] == 160 and results["data"]["validation"] == 40 and results["data"]["test"] == 355
     assert len(results["weights"]["sha256"]) == 64 and len(results["data"]["fingerprint"]) == 64
     for approach in ("linear_probe", "full_finetune"):
         assert set(results["approaches"][approach]) == {"published", "corrected", "tuned"}

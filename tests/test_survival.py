@@ -99,6 +99,15 @@ def test_a_killed_fine_tuning_resumes_at_its_last_epoch_bit_for_bit(tree, tmp_pa
     assert len(epochs) == 1
 
 
+def test_what_a_run_killed_at_its_very_end_left_behind_goes(tree, tmp_path):
+    recipe, store = probe(tree(), epochs=1), tmp_path / "store"
+    run = runner.run(recipe, str(store), str(tmp_path / "cache"), "cpu")
+    left = store / f".{run.path.name}-cpu1-float32.checkpoint"
+    left.write_bytes(b"of the last epoch")
+    runner.run(recipe, str(store), str(tmp_path / "cache"), "cpu")
+    assert not left.exists()
+
+
 def test_the_same_run_is_never_trained_twice_at_once(tree, tmp_path):
     recipe, trained, said = probe(tree(), epochs=1), tmp_path / "trained", tmp_path / "said"
     arguments = (trained, recipe, tmp_path / "store", tmp_path / "cache")
