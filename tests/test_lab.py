@@ -17,8 +17,8 @@ if not CHROMIUM:
     pytest.skip("no Chromium is installed", allow_module_level=True)
 
 QUICK = {"epochs: int = 5": "epochs: int = 3", "image_size: int = 64": "image_size: int = 63",
-         "per_class: int = 40": "per_class: int = 20",
-         'budgets: str = "5,20"': 'budgets: str = ""',
+         "per_class: int = 25": "per_class: int = 20",
+         'budgets: str = "5,10"': 'budgets: str = ""',
          'recipes: str = "published,corrected,tuned"': 'recipes: str = "corrected"',
          'defects: str = "linear_probe"': 'defects: str = ""'}  # fmt: skip
 
