@@ -74,5 +74,10 @@ def seconds(value: float) -> str:
     return f"{value:,.0f}{NBSP}s" if value < 3600 else f"{value / 3600:.1f}{NBSP}h"
 
 
+def in_seconds(value: float) -> str:
+    """Seconds without their unit, for a column whose head has it; never a bare zero of what took some time."""
+    return fixed(value, 0 if value >= 100 else 1 if value >= 10 else 2)
+
+
 def p_value(p: float) -> str:
     return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"

@@ -6,7 +6,7 @@ import numpy as np
 
 from report_lib import stats
 from report_lib.document import Prose, Table
-from report_lib.formats import decimals, deviation, fixed, percent, reach, seconds, signed, spread
+from report_lib.formats import decimals, deviation, fixed, in_seconds, percent, reach, seconds, signed, spread
 from report_lib.measures import (
     DEFECTS,
     NAMES,
@@ -95,7 +95,7 @@ def comparison(study: Study) -> Table:
                 spread([run.info["test_loss"] for run in runs], 1, nats),
                 spread([run.info["test_accuracy"] for run in runs], 100, digits),
                 f"{fixed(100 * estimate.low, digits)} to {fixed(100 * estimate.high, digits)}",
-                fixed(mean_of(runs, "train_seconds"), 0 if mean_of(runs, "train_seconds") >= 100 else 1),
+                in_seconds(mean_of(runs, "train_seconds")),
                 f"{runs[0].info['trained_parameters']:,}",
             )
         )
@@ -127,7 +127,7 @@ def published(evidence: Evidence, data_name: str) -> Table:
                          spread([run.info["test_accuracy"] for run in runs], 100, digits),
                          f"{fixed(100 * ours.low, digits)} to {fixed(100 * ours.high, digits)}",
                          spread([reported(run)[1] for run in runs], 1, nats),
-                         f"{mean_of(runs, 'train_seconds'):,.0f}"))  # fmt: skip
+                         in_seconds(mean_of(runs, "train_seconds"))))  # fmt: skip
     run = evidence.main["linear_probe"][0]
     return Table(
         "tab-published",
