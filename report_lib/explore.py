@@ -15,15 +15,18 @@ from sklearn.neighbors import NearestNeighbors
 
 from report_lib import data, machine, model, pictures, train
 from report_lib.document import Figure
+from report_lib.formats import percent
 from report_lib.measures import NAMES, Study, confusion_of, probabilities
 from report_lib.recipe import Recipe, folder
 from report_lib.records import Run
-from report_lib.style import COLOURS
+from report_lib.style import COLOURS, short
 
 SHOWN = 24  # pictures at most behind one cell
 NEAREST = 8
 GRID = 12  # more classes than this are chosen from lists alone
 EVERY = -1  # stands for any class in a list
+CELL = {"width": "3.2em", "margin": "1px", "padding": "0"}
+NAME = {"width": "9em"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,11 @@ class Browser:
         self.show()
 
     def _cells(self, run: Run) -> list[widgets.HBox]:
-        lines = []
+        heads = [
+            widgets.HTML(f'<span style="font-size:.75em">{html.escape(short(name, 6))}</span>', layout=CELL)
+            for name in self.classes
+        ]
+        lines = [widgets.HBox([widgets.HTML("", layout=NAME), *heads])]
         for true, row in enumerate(confusion_of([run])):
             cells = []
             for said, number in enumerate(row):
@@ -131,12 +138,12 @@ class Browser:
                 cell = widgets.Button(
                     description=str(number) if number else "·",
                     tooltip=f"{self.classes[true]} taken for {self.classes[said]}: {number}",
-                    layout=widgets.Layout(width="3.2em", margin="1px", padding="0"),
+                    layout=CELL,
                     style={"button_color": shade(COLOURS[run.approach], share), "text_color": "black"},
                 )
                 cell.on_click(lambda _, true=true, said=said: self.choose(true, said))
                 cells.append(cell)
-            name = widgets.HTML(html.escape(self.classes[true]), layout=widgets.Layout(width="9em"))
+            name = widgets.HTML(html.escape(self.classes[true]), layout=NAME)
             lines.append(widgets.HBox([name, *cells]))
         return lines
 
@@ -180,7 +187,7 @@ class Browser:
         self.near.value = gallery(f"The training images nearest to #{self.image.value}", shown)
 
     def _opinion(self, probability: np.ndarray) -> str:
-        return f"{self.classes[int(probability.argmax())]}, {100 * probability.max():.0f} %"
+        return f"{self.classes[int(probability.argmax())]}, {percent(float(probability.max()), 0)}"
 
 
 def gallery(head: str, shown: Sequence[tuple[np.ndarray, Sequence[str]]]) -> str:

@@ -68,7 +68,7 @@ def test_buttons_and_lists_show_images_and_what_both_approaches_say(looked):
         assert f"<p>{len(found)} test images" in browser.gallery.value
         assert browser.gallery.value.count("<figure") == min(len(found), explore.SHOWN)
         assert (browser.near.value.count("<figure") == explore.NEAREST) is (len(found) > 0)
-    button = browser.grid.children[1].children[1 + 2]  # after the name of its row
+    button = browser.grid.children[1 + 1].children[1 + 2]  # after the names of columns and rows
     browser.choose(0, 0)
     button.click()
     assert (browser.true.value, browser.said.value) == (1, 2)
