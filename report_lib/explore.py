@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from report_lib import data, machine, model, pictures, train
-from report_lib.document import Figure
+from report_lib.document import Figure, Prose
 from report_lib.formats import percent
 from report_lib.measures import NAMES, Study, confusion_of, probabilities
 from report_lib.recipe import Recipe, folder
@@ -89,7 +89,7 @@ def neighbours(run: Run, images: data.Images, where: Space, count: int = 4) -> F
 
 
 class Browser:
-    """Widgets that answer a click on the confusion matrix with pictures; without a kernel, a figure in their place."""
+    """Widgets that answer a click on the confusion matrix with pictures; without a kernel, a sentence."""
 
     def __init__(self, study: Study, images: data.Images, where: Space) -> None:
         self.runs = {approach: runs[0] for approach, runs in study.items()}
@@ -116,8 +116,10 @@ class Browser:
         self.box = widgets.VBox([self.approach, self.grid, chooser, self.gallery, self.image, self.near])
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
-        static = neighbours(self.runs["linear_probe"], self.images, self.where)
-        return {**static._repr_mimebundle_(), **self.box._repr_mimebundle_()}
+        still = Prose(
+            "With a running kernel there are buttons here. [Figure](#fig-neighbours) shows what they lead to."
+        )
+        return {**still._repr_mimebundle_(), **self.box._repr_mimebundle_()}
 
     def show_matrix(self) -> None:
         """The confusion matrix of the chosen approach, a button a cell; of many classes there are the lists alone."""

@@ -76,7 +76,7 @@ def test_buttons_and_lists_show_images_and_what_both_approaches_say(looked):
     number = len(explore.chosen(main["full_finetune"][0], 1, 2))
     assert f"<p>{number} test images" in browser.gallery.value
     bundle = browser._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle and "<figure>" in bundle["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle and "#fig-neighbours" in bundle["text/markdown"]
 
 
 def test_strangers_names_are_text(looked):

@@ -113,7 +113,7 @@ def test_the_analysis_runs(lab, browser):
 def test_a_click_on_the_confusion_matrix_shows_its_images(lab, browser):
     page, cells = run_all(browser, lab, "04_explore")
     widget = next(outputs for outputs in cells if "application/vnd.jupyter.widget-view+json" in kinds(outputs))
-    assert "text/html" in kinds(widget)  # what shows where there is no kernel
+    assert "text/markdown" in kinds(widget)  # what shows where there is no kernel
     page.evaluate("(n => n.scrollToItem(n.widgets.length - 1))(jupyterapp.shell.currentWidget.content)")
     cell = page.locator(".jp-OutputArea .widget-button[title^='three taken for three']")
     cell.scroll_into_view_if_needed()

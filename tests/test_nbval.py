@@ -9,6 +9,8 @@ import xml.etree.ElementTree as ET
 import nbformat
 import nbval_results
 import pytest
+from assemble import assemble
+from merge import merge
 from nbval_results import LOOSE, TIGHT, text_differs
 from PIL import Image
 from project import Project
@@ -27,6 +29,13 @@ def test_every_kept_notebook_is_the_one_that_would_be_executed():
     assert {path.name for path in KEPT.glob("*.ipynb")} == {
         p.name for p in (PROJECT / "notebooks").glob("0[1-4]*.ipynb")
     }
+
+
+def test_all_kept_notebooks_make_one_report():
+    """The explorer too, which is in no report by default: each label once, no reference to nothing."""
+    text, blocks = assemble(merge(sorted(KEPT.glob("*.ipynb"))))
+    labels = [block.content["label"] for block in blocks if block.kind == "figure"]
+    assert "fig-neighbours" in labels and len(labels) == len(set(labels)) and "# Explore" in text
 
 
 @pytest.fixture(scope="module")
