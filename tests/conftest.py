@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def cifar10_archive():
     if not path or not Path(path).is_file():
         pytest.skip("CIFAR10_ARCHIVE names no file")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that this machine already has; tests that need it skip where it or playwright is missing."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as tools:
+        found = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
 
 
 @pytest.fixture

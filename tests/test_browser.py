@@ -1,7 +1,5 @@
 """The HTML report in a real browser: headless Chromium, network off. Skips where playwright or Chromium is missing."""
 
-import shutil
-
 import exporter
 import numpy as np
 import pytest
@@ -12,19 +10,7 @@ from report_lib import figures, pictures, prose, tables
 from report_lib.document import listing, text
 from report_lib.train import train_epoch
 
-playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if not CHROMIUM:
-    pytest.skip("no Chromium is installed", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as tools:
-        found = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_filters_that_were_never_trained_are_noticed():
     assert first != second and not passes(name, label, svg=svg.replace(second, first))
 
 
-def test_columns_that_are_swapped_are_noticed_even_if_their_numbers_are_like():
+def test_columns_that_are_swapped_are_noticed():
     for name, some in PARTS.items():
         for label, part in some.items():
             for a in range(len(part.get("header", ()))):
