@@ -7,10 +7,17 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-from report_lib import stats
 from report_lib.document import Figure
 from report_lib.formats import percent, rate
-from report_lib.measures import NAMES, accuracy_of, budget_points, calibration_of, classes_of, confusion_of
+from report_lib.measures import (
+    NAMES,
+    accuracy_of,
+    budget_points,
+    calibration_of,
+    classes_of,
+    confusion_of,
+    reliability_of,
+)
 from report_lib.plan import Evidence
 from report_lib.records import Run
 from report_lib.style import COLOURS, MARKERS, SHADES, WIDTH, draw_seeds, drawn, name_ends, short, styled
@@ -198,12 +205,7 @@ def reliability(runs: Mapping[str, Sequence[Run]]) -> Figure | None:
         for scaled, axis in enumerate(axes):
             axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
             for approach, some in runs.items():
-                logits, labels = [], []
-                for one in map(Run.predictions, some):
-                    t = stats.temperature(one["validation_logits"], one["validation_labels"]) if scaled else 1.0
-                    logits.append(one["test_logits"] / t)
-                    labels.append(one["test_labels"])
-                bins = stats.reliability(np.concatenate(logits), np.concatenate(labels))
+                bins = reliability_of(some, bool(scaled))
                 enough = bins.count >= 10  # a bin of a handful says nothing
                 axis.plot(100 * bins.confidence[enough], 100 * bins.accuracy[enough], f"{MARKERS[approach]}-",
                           markersize=3.5, color=COLOURS[approach], label=NAMES[approach])  # fmt: skip
@@ -239,10 +241,12 @@ def classes(runs: Mapping[str, Sequence[Run]], most: int = 20) -> Figure:
         axis.set(xlabel="test accuracy, %")
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     few = "" if len(shown) == len(names) else f" The {len(shown)} of {len(names)} classes that differ most."
+    methods = " and ".join(dict.fromkeys(one.method for some in estimates.values() for one in some))
     return drawn(
         fig,
         "fig-classes",
-        f"Accuracy on the test images of each class, with 95 % intervals, ordered by what fine-tuning gains.{few}",
+        f"Accuracy on the test images of each class, with 95 % intervals ({methods}), ordered by what "
+        f"fine-tuning gains.{few}",
         f"Dot plot of {len(shown)} classes; fine-tuning gains {100 * gain.min():+.1f} to {100 * gain.max():+.1f} "
         "percentage points.",
     )

@@ -12,6 +12,7 @@ from report_lib.measures import (
     DEFECTS,
     NAMES,
     Study,
+    agreement_of,
     budget_points,
     calibration_of,
     classes_of,
@@ -19,9 +20,9 @@ from report_lib.measures import (
     errors_of,
     filter_change,
     right_of,
+    the,
 )
 from report_lib.plan import Evidence
-from report_lib.prose import the
 from report_lib.records import Run
 
 
@@ -166,15 +167,12 @@ def calibration(study: Study) -> Prose:
 
 def overlap(study: Study) -> Prose:
     """How many test images both, one or neither gets right."""
-    right = {approach: right_of(runs[:1])[0] for approach, runs in study.items()}
-    seed = study["linear_probe"][0].seed
-    both = (right["linear_probe"] & right["full_finetune"]).mean()
-    neither = (~right["linear_probe"] & ~right["full_finetune"]).mean()
-    either = 1 - neither
+    counts = agreement_of(study)[0]
+    seed, images = counts.pop("seed"), sum(counts.values())
     return Prose(
-        f"With seed {seed}, both are right on {percent(float(both))} of the test images and neither on "
-        f"{percent(float(neither))}. Who always knew which of the two to trust would be right on "
-        f"{percent(float(either))}."
+        f"With seed {seed}, both are right on {percent(counts['both'] / images)} of the test images and neither on "
+        f"{percent(counts['neither'] / images)}. Who always knew which of the two to trust would be right on "
+        f"{percent(1 - counts['neither'] / images)}."
     )
 
 

@@ -33,6 +33,11 @@ DEFECTS = {
 Study = Mapping[str, Sequence[Run]]  # approach -> its runs, one a seed, in the same order of seeds
 
 
+def the(runs: Sequence[Run]) -> str:
+    """The approach's name within a sentence."""
+    return f"the {NAMES['linear_probe']}" if runs[0].approach == "linear_probe" else NAMES[runs[0].approach]
+
+
 def mean_of(runs: Sequence[Run], name: str) -> float:
     return float(np.mean([run.info[name] for run in runs]))
 
@@ -178,10 +183,36 @@ def calibration_of(runs: Sequence[Run]) -> dict:
     return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
 
 
+def reliability_of(runs: Sequence[Run], scaled: bool) -> stats.Reliability:
+    """Reliability on the test images of all seeds together; `scaled` by each one's temperature from validation."""
+    logits, labels = [], []
+    for one in map(Run.predictions, runs):
+        t = stats.temperature(one["validation_logits"], one["validation_labels"]) if scaled else 1.0
+        logits.append(one["test_logits"] / t)
+        labels.append(one["test_labels"])
+    return stats.reliability(np.concatenate(logits), np.concatenate(labels))
+
+
+def surest_mistakes(run: Run, count: int = 8) -> np.ndarray:
+    """Indices of the wrongly predicted test images, those with the largest softmax probability first."""
+    probability, labels = probabilities(run)
+    wrong = np.flatnonzero(probability.argmax(1) != labels)
+    return wrong[np.argsort(-probability.max(1)[wrong], kind="stable")][:count]
+
+
+def agreement_of(study: Study) -> list[dict]:
+    """For each seed, the numbers of test images that both approaches, only one, or neither gets right."""
+    counts = []
+    for run, a, b in zip(study["linear_probe"], *(right_of(study[approach]) for approach in NAMES), strict=True):
+        cells = {"both": a & b, "only_linear_probe": a & ~b, "only_full_finetune": b & ~a, "neither": ~a & ~b}
+        counts.append({"seed": run.seed, **{name: int(cell.sum()) for name, cell in cells.items()}})
+    return counts
+
+
 def classes_of(runs: Sequence[Run]) -> list[stats.Estimate]:
     """Accuracy on each class's test images, with its interval."""
     right, labels = right_of(runs), runs[0].predictions()["test_labels"]
-    return [stats.accuracy(right[:, labels == label]) for label in range(len(runs[0].classes))]
+    return stats.class_accuracies(right, labels, len(runs[0].classes))
 
 
 def filter_change(run: Run) -> float:

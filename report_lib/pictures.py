@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 
 from report_lib.document import Figure
 from report_lib.formats import percent
-from report_lib.measures import NAMES, filter_change, probabilities
+from report_lib.measures import NAMES, filter_change, probabilities, surest_mistakes, the
 from report_lib.records import Run
 from report_lib.style import WIDTH, drawn, short, styled
 
@@ -38,12 +38,10 @@ def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int
     """The wrong predictions that each approach (its first seed) is surest of; `pictures` uint8 (N, h, w, 3)."""
     rows, title, surest = {}, {}, 0.0
     for approach, some in runs.items():
-        probability, labels = probabilities(some[0])
-        wrong = np.flatnonzero(probability.argmax(1) != labels)
-        chosen = wrong[np.argsort(-probability.max(1)[wrong], kind="stable")][:count]
+        chosen = surest_mistakes(some[0], count)
         rows[NAMES[approach]] = chosen
         title[NAMES[approach]] = _sure(some[0], chosen)
-        surest = max(surest, float(probability.max(1)[chosen].max(initial=0)))
+        surest = max(surest, float(probabilities(some[0])[0].max(1)[chosen].max(initial=0)))
     return _gallery(
         "fig-mistakes", rows, title, pictures,
         f"The mistakes each approach is surest of (seed {runs['linear_probe'][0].seed}): the true class, what was "
@@ -104,7 +102,7 @@ def neighbours(
     return drawn(
         fig,
         "fig-neighbours",
-        f"The mistakes that {NAMES[run.approach]} (seed {run.seed}) is surest of, at the left with true class, what it "
+        f"The mistakes that {the([run])} (seed {run.seed}) is surest of, at the left with true class, what it "
         "was taken for and confidence, and the training images nearest to each in the pretrained trunk's features, "
         "with class and cosine similarity.",
         "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",

@@ -11,7 +11,6 @@ from report_lib import stats
 from report_lib.document import Prose, text
 from report_lib.formats import decimals, fixed, interval, p_value, percent, rate, reach, seconds, signed
 from report_lib.measures import (
-    NAMES,
     PUBLISHED,
     Study,
     accuracy_of,
@@ -23,13 +22,10 @@ from report_lib.measures import (
     mean_of,
     published_interval,
     recall_of,
+    the,
 )
 from report_lib.plan import Evidence
 from report_lib.records import Run
-
-
-def the(runs: Sequence[Run]) -> str:
-    return f"the {NAMES['linear_probe']}" if runs[0].approach == "linear_probe" else NAMES[runs[0].approach]
 
 
 def _decimals(runs: Sequence[Run]) -> tuple[int, int]:
@@ -242,7 +238,9 @@ def published(evidence: Evidence) -> Prose:
     run = evidence.main["linear_probe"][0].info
     as_published = {"data": "cifar10", "weights": "imagenet", "image_size": 224, "epochs": 10, "batch_size": 128,
                     "learning_rate": 0.001, "val_fraction": 0.2, "per_class": 0}  # fmt: skip
-    differs = [name.replace("_", " ") for name, value in as_published.items() if run["recipe"][name] != value]
+    words = {"image_size": "image size", "batch_size": "batch", "learning_rate": "learning rate",
+             "val_fraction": "share held out", "per_class": "number of labelled images"}  # fmt: skip
+    differs = [words.get(name, name) for name, value in as_published.items() if run["recipe"][name] != value]
     return Prose(
         f"The published approaches differ by {100 * gap:.2f} percentage points, and their binomial intervals "
         + ("do not overlap" if apart else "overlap")

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from report_lib import search
 from report_lib.measures import (
     NAMES,
     PUBLISHED,
     accuracy_of,
+    agreement_of,
     budget_points,
     calibration_of,
     classes_of,
@@ -14,7 +16,11 @@ from report_lib.measures import (
     data_title,
     defect_effects,
     device_of,
+    filter_change,
+    probabilities,
     published_interval,
+    reliability_of,
+    surest_mistakes,
 )
 from report_lib.plan import Evidence
 from report_lib.records import Run
@@ -36,7 +42,9 @@ def results(profile: str, evidence: Evidence, data_name: str) -> dict:
             approach: {recipe: _result(evidence.runs[approach][recipe]) for recipe in evidence.recipes}
             for approach in NAMES
         },
+        "search": {a: {"trials": search.read(search.FOLDER / f"{a}.csv"), "winner": search.winner(a)} for a in NAMES},
         "comparison": compare(study),
+        "agreement": agreement_of(study),
         "comparisons": {recipe: compare(evidence.of(recipe)) for recipe in evidence.recipes},
         "defects": defect_effects(evidence),
         "label_budget": [
@@ -68,7 +76,7 @@ def _result(runs: Sequence[Run]) -> dict:
     ]  # fmt: skip
     recipe = {key: value for key, value in runs[0].info["recipe"].items() if key not in ("approach", "seed")}
     classes = {
-        name: {"mean": e.mean, "ci95": [e.low, e.high]}
+        name: {"mean": e.mean, "ci95": [e.low, e.high], "ci95_method": e.method}
         for name, e in zip(runs[0].classes, classes_of(runs), strict=True)
     }
     held_out = runs[0].info["selected_on"] == "validation"
@@ -80,4 +88,24 @@ def _result(runs: Sequence[Run]) -> dict:
         "confusion": confusion_of(runs).tolist(),
         # Temperatures are fitted on validation images, of which a recipe that selects on the test set has none.
         "calibration": calibration_of(runs) if held_out else None,
+        "reliability": {
+            kind: [dict(zip(("confidence", "accuracy", "count"), one, strict=True)) for one in _bins(runs, scaled)]
+            for kind, scaled in (("as_trained", False), ("temperature_scaled", True))[: 1 + held_out]
+        },
+        "surest_mistakes": [{"seed": run.seed, "images": _mistakes(run)} for run in runs],
+        "filter_change": [filter_change(run) for run in runs] if runs[0].approach == "full_finetune" else None,
     }
+
+
+def _bins(runs: Sequence[Run], scaled: bool) -> list[tuple]:
+    found = reliability_of(runs, scaled)
+    return list(zip(found.confidence.tolist(), found.accuracy.tolist(), found.count.tolist(), strict=True))
+
+
+def _mistakes(run: Run) -> list[dict]:
+    (probability, labels), chosen = probabilities(run), surest_mistakes(run)
+    return [
+        {"index": int(at), "true": run.classes[labels[at]], "predicted": run.classes[probability[at].argmax()],
+         "confidence": float(probability[at].max())}
+        for at in chosen
+    ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Tables, figures and sentences from made-up records: every form a sentence can take, and the figures it prints."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -187,6 +188,36 @@ def test_results_hold_every_recipe_defect_and_budget(study):
     assert {one["defect"] for one in result["defects"]} == {
         "select_on_test", "unstratified", "frozen_dropout", "batch_averages"
     }  # fmt: skip
+
+
+def test_results_hold_what_goes_wrong(study):
+    evidence = study(better, **FULL)
+    result = results("demo", evidence, "")
+    json.dumps(result, allow_nan=False)
+    for approach, recipes in result["approaches"].items():
+        for recipe, one in recipes.items():
+            runs = evidence.runs[approach][recipe]
+            everything = sum(len(run.predictions()["test_labels"]) for run in runs)
+            for bins in one["reliability"].values():
+                assert sum(some["count"] for some in bins) == everything
+            assert ("temperature_scaled" in one["reliability"]) == (one["calibration"] is not None)
+            for run, listed in zip(runs, one["surest_mistakes"], strict=True):
+                arrays = run.predictions()
+                for image in listed["images"]:
+                    at = image["index"]
+                    assert run.classes[arrays["test_labels"][at]] == image["true"] != image["predicted"]
+                    assert run.classes[arrays["test_logits"][at].argmax()] == image["predicted"]
+                sure = [image["confidence"] for image in listed["images"]]
+                assert sure and sure == sorted(sure, reverse=True)
+            assert (one["filter_change"] is None) == (approach == "linear_probe")
+    right = [measures.right_of(evidence.main[approach]) for approach in result["approaches"]]
+    for counts, probe, tuned in zip(result["agreement"], *right, strict=True):
+        assert counts["both"] + counts["only_linear_probe"] == probe.sum()
+        assert counts["both"] + counts["only_full_finetune"] == tuned.sum()
+        assert sum(counts.values()) - counts["seed"] == len(probe)
+    for found in result["search"].values():
+        best = max(found["trials"], key=lambda trial: trial["validation_accuracy"])
+        assert found["winner"].items() <= best.items() and len(found["trials"]) > len(found["winner"])
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,31 @@ def test_intervals_of_accuracies_cover_what_they_claim(seeds):
     assert 0.93 <= held / 2000 <= 0.97, held / 2000
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("unlike", [False, True])
+def test_intervals_of_classes_cover_what_they_claim(seeds, unlike):
+    """200 experiments of ten classes each; seeds matter alike for all of them, or for some three times as much."""
+    rng = np.random.default_rng(6)
+    labels, held = np.repeat(np.arange(10), 100), 0
+    for _ in range(200):
+        truth = rng.uniform(0.35, 0.9, 10)
+        skill = np.zeros(10) if seeds == 1 else rng.uniform(0.02, 0.06, 10) if unlike else np.full(10, 0.03)
+        by_class = truth + skill * rng.uniform(-1, 1, (seeds, 10))
+        found = stats.class_accuracies(rng.random((seeds, 1000)) < by_class[:, labels], labels, 10)
+        held += sum(one.low <= true <= one.high for one, true in zip(found, truth, strict=True))
+    assert 0.93 <= held / 2000 <= 0.97, held / 2000
+
+
+def test_a_class_of_one_image_or_without_a_mistake_is_never_certain():
+    labels = np.array([0] * 20 + [1] * 20 + [2])
+    right = np.ones((3, 41), bool)
+    right[0, :5] = right[1, :9] = False
+    for one in stats.class_accuracies(right, labels, 3):
+        assert 0 <= one.low < one.mean <= one.high <= 1
+    alone = stats.class_accuracies(right[:1], labels, 3)
+    assert [one.low for one in alone] == [stats.wilson(15, 20)[0], stats.wilson(20, 20)[0], stats.wilson(1, 1)[0]]
+
+
 def test_wilsons_interval_covers_what_it_claims():
     rng = np.random.default_rng(4)
     for chance in (0.6, 0.8, 0.95):
