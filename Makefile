@@ -66,7 +66,7 @@ help:  ## this list
 	@echo "  WEIGHTS=imagenet|embedded|none|PATH   pretrained AlexNet"
 	@echo "  RECIPES=published,corrected,tuned   which are run; the approach sections present corrected"
 	@echo "  BUDGETS=10,50,250   labelled images a class, for the curve of few labels;  DEFECTS=linear_probe,full_finetune;"
-	@echo "      none switches either off"
+	@echo "      none switches either off;  EXTRA_SEEDS=0,1   seeds of these runs, some of SEEDS"
 	@echo "  SEEDS=0,1,2  EPOCHS=10  SIZE=224 (pixels a side)  BATCH=128  PER_CLASS=500 (images; 0: all)  DEVICE=auto|cuda|mps|cpu"
 	@echo "  OUT=report   where PROFILE/report.html and report.pdf go;  RUNS=.runs   the store of finished runs"
 	@echo "  PDF=typst|latex   how the PDF is typeset; latex is nbconvert's own path and needs xelatex"
@@ -80,7 +80,7 @@ report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 	@echo "up to date: $^"
 
 LIB := $(wildcard report_lib/*.py)
-export LAUNCHER PYTHON BUDGET RECIPES BUDGETS DEFECTS PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS DEVICE RUNS
+export LAUNCHER PYTHON BUDGET RECIPES BUDGETS DEFECTS EXTRA_SEEDS PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS DEVICE RUNS
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 given = $(if $($(2)),$(1) "$$$(2)")
 
@@ -93,7 +93,7 @@ $(DIR)/parameters.yaml: FORCE | $(READY)
 	  $(call given,--data-name,DATA_NAME) $(call given,--weights,WEIGHTS) $(call given,--seeds,SEEDS) \
 	  $(call given,--epochs,EPOCHS) $(call given,--image-size,SIZE) $(call given,--batch-size,BATCH) $(call given,--per-class,PER_CLASS) \
 	  $(call given,--device,DEVICE) $(call given,--runs,RUNS) $(call given,--recipes,RECIPES) \
-	  $(call given,--budgets,BUDGETS) $(call given,--defects,DEFECTS)
+	  $(call given,--extra-seeds,EXTRA_SEEDS) $(call given,--budgets,BUDGETS) $(call given,--defects,DEFECTS)
 
 # Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
 $(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/archives.py report_lib/sources.py report_lib/data.py report_lib/model.py

@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     parameters = steps.add_parser("parameters", help="write the profile with its overrides, validated, for papermill")
     parameters.set_defaults(do=do_parameters)
     parameters.add_argument("--seeds")
+    parameters.add_argument("--extra-seeds", help="those of the runs for budgets and defects; some of the seeds")
     parameters.add_argument("--recipes", metavar="LIST", help=f"of {', '.join(RECIPES)}")
     parameters.add_argument("--budgets", metavar="LIST", help="labelled images a class, such as 10,50,250")
     parameters.add_argument("--defects", metavar="LIST", help=f"of {', '.join(APPROACHES)}")
@@ -125,7 +126,7 @@ def do_run(options: argparse.Namespace) -> None:
     if not options.recipes and (options.profile is None or kind in RECIPES):
         chosen["recipes"] = list(RECIPES)
     if options.seed is not None:
-        chosen["seeds"] = [options.seed]
+        chosen |= {"seeds": [options.seed], "extra_seeds": ""}
     planned = plan.plan(options.approach, **profiles.study(chosen))
     if options.recipe not in planned:
         raise InputError(f"recipe is {options.recipe!r}; of {options.approach} there are {', '.join(planned)}")

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from report_lib.document import Figure
-from report_lib.formats import percent, rate
+from report_lib.formats import decimals, percent, rate
 from report_lib.measures import (
     NAMES,
     accuracy_of,
@@ -16,7 +16,12 @@ from report_lib.measures import (
     calibration_of,
     classes_of,
     confusion_of,
+    errors_of,
     reliability_of,
+    right_of,
+    seconds_of,
+    the,
+    training_seconds,
 )
 from report_lib.plan import Evidence
 from report_lib.records import Run
@@ -75,7 +80,7 @@ def confusion(runs: Sequence[Run]) -> Figure:
             axis.set_yticks(middles, names)
             axis.tick_params(length=0)
             for row, column in np.ndindex(share.shape):
-                if share[row, column] >= 0.005:
+                if round(100 * share[row, column]):
                     shade = "white" if share[row, column] > 0.5 else "black"
                     axis.text(column + 0.5, row + 0.5, f"{100 * share[row, column]:.0f}", ha="center", va="center",
                               color=shade, fontsize=7)  # fmt: skip
@@ -89,10 +94,11 @@ def confusion(runs: Sequence[Run]) -> Figure:
     if off[worst]:
         taken = f"{classes[worst[0]]} taken for {classes[worst[1]]}"
         sentence = f"The commonest mistake is {taken} ({percent(share[worst])} of that class)"
+    blank = "; blank where it rounds to none" if few else ""
     return drawn(
         fig,
         f"fig-confusion-{approach.replace('_', '-')}",
-        f"{NAMES[approach].capitalize()}: share of each true class, in %, by predicted class. {sentence}.",
+        f"{NAMES[approach].capitalize()}: share of each true class, in %, by predicted class{blank}. {sentence}.",
         f"Confusion matrix of {len(classes)} classes. {sentence}.",
     )
 
@@ -107,10 +113,11 @@ def validation_losses(runs: Mapping[str, Sequence[Run]]) -> Figure:
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in some]) for a, some in runs.items()}
     best = min(lowest, key=lowest.__getitem__)
+    digits = decimals(errors_of(runs[best])[1])
     return drawn(
         fig,
         "fig-validation-loss",
-        f"Validation loss after each epoch. The lowest, {lowest[best]:.3f}, is that of {NAMES[best]}.",
+        f"Validation loss after each epoch. The lowest, {lowest[best]:.{digits}f} nats, is that of {the(runs[best])}.",
         f"Line chart of two approaches; {NAMES[best]} reaches the lower validation loss.",
     )
 
@@ -120,26 +127,36 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
     with styled():
         fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.8))
         said, points = [], []
+        methods: dict[str, None] = {}
         for approach in NAMES:
             for recipe in evidence.recipes:
                 some = evidence.runs[approach][recipe]
                 estimate = accuracy_of(some)
-                seconds = float(np.mean([run.info["train_seconds"] for run in some]))
+                seconds = training_seconds(some)[0]
+                look: dict[str, Any] = {"color": COLOURS[approach], "alpha": SHADES.get(recipe, 0.85)}
                 reach = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
-                axis.errorbar(seconds, 100 * estimate.mean, yerr=reach, fmt=MARKERS[approach], capsize=3,
-                              color=COLOURS[approach], alpha=SHADES.get(recipe, 0.85))  # fmt: skip
+                axis.errorbar(seconds, 100 * estimate.mean, yerr=reach, fmt=MARKERS[approach], capsize=3, **look)
+                if len(some) > 1:
+                    axis.plot([seconds_of(run) for run in some], [100 * run.info["test_accuracy"] for run in some], ".",
+                              markersize=3, **look)  # fmt: skip
+                methods[estimate.method] = None
                 points.append((approach, recipe, seconds, 100 * estimate.mean))
                 said.append(f"{NAMES[approach]}, {recipe}: {rate(estimate)}")
         axis.set(xlabel="training time, s", ylabel="test accuracy, %", xscale="log")
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.margins(x=0.6, y=0.3)
+        axis.margins(x=0.5, y=0.3)
         _name_points(axis, points)
+    named = [(the(evidence.runs[approach][recipe]), recipe, x, y) for approach, recipe, x, y in points]
+    best, fastest = max(named, key=lambda point: point[3]), min(named, key=lambda point: point[2])
     return drawn(
         fig,
         "fig-accuracy-time",
-        f"Test accuracy against training time, with 95 % intervals ({estimate.method}).",
+        f"Test accuracy against training time, with 95 % intervals ({' or, '.join(methods)})"
+        + (f"; the {len(some)} seeds as dots. " if len(some) > 1 else ". ")
+        + f"The most accurate, {best[0]} by the recipe {best[1]}, trains {best[2] / fastest[2]:,.0f} times as long as "
+        f"the fastest, {fastest[0]} by the recipe {fastest[1]}.",
         "; ".join(said),
     )
 
@@ -171,23 +188,36 @@ def budgets(evidence: Evidence) -> Figure | None:
         return None
     with styled():
         fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.6))
-        ends = {}
-        for approach, some in points.items():
+        ends: dict[str, tuple[float, str]] = {}
+        methods: dict[str, None] = {}
+        for dodge, (approach, some) in zip((0.96, 1.04), points.items(), strict=True):
             estimates = [accuracy_of(runs) for _, runs in some]
+            methods |= dict.fromkeys(estimate.method for estimate in estimates)
             labels = [n for n, _ in some]
+            for at, runs in some:
+                if len(runs) > 1:
+                    heights = [100 * run.info["test_accuracy"] for run in runs]
+                    axis.plot([at * dodge] * len(runs), heights, ".", markersize=3, color=COLOURS[approach], alpha=0.6)
             means = [100 * estimate.mean for estimate in estimates]
             reach = [[100 * (e.mean - e.low) for e in estimates], [100 * (e.high - e.mean) for e in estimates]]
-            axis.errorbar(labels, means, yerr=reach, fmt=f"{MARKERS[approach]}-", capsize=3, color=COLOURS[approach])
+            at_labels = [n * dodge for n in labels]
+            axis.errorbar(at_labels, means, yerr=reach, fmt=f"{MARKERS[approach]}-", capsize=3, color=COLOURS[approach])
             ends[NAMES[approach]] = (means[-1], COLOURS[approach])
-        axis.set(xlabel="labelled images a class", ylabel="test accuracy, %", xscale="log")
+        axis.set(xlabel="labelled images a class", ylabel="test accuracy, %", xscale="log", ylim=(0, None))
         axis.set_xticks(labels, [f"{n:,.0f}" for n in labels])
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         name_ends(axis, ends, 8)
     first = {NAMES[a]: rate(accuracy_of(some[0][1])) for a, some in points.items()}
+    gain = [accuracy_of(some[-1][1]).mean - accuracy_of(some[0][1]).mean for some in points.values()]
+    lead = (
+        f"From {labels[0]:,.0f} to {labels[-1]:,.0f} labels a class the linear probe gains {100 * gain[0]:.0f} "
+        f"points, full fine-tuning {100 * gain[1]:.0f}."
+    )
     return drawn(
         fig,
         "fig-budgets",
-        "Test accuracy by the number of labelled images a class, those for validation included; 95 % intervals.",
+        "Test accuracy by the number of labelled images a class, those for validation included; 95 % intervals "
+        f"({' or, '.join(methods)}){', seeds as dots' if len(runs) > 1 else ''}. {lead}",
         f"Two lines. With {labels[0]:,.0f} labels a class: "
         + ", ".join(f"{name} {rate}" for name, rate in first.items()),
     )
@@ -213,11 +243,13 @@ def reliability(runs: Mapping[str, Sequence[Run]]) -> Figure | None:
         axes[0].set(ylabel="accuracy, %")
         axes[1].legend(loc="lower right")
     errors = {approach: calibration_of(some) for approach, some in runs.items()}
+    off = [f"{percent(found['ece'])} ({the(runs[approach])})" for approach, found in errors.items()]
     return drawn(
         fig,
         "fig-reliability",
-        "Reliability: how often test predictions of a confidence are right, in bins of equal width. On the diagonal a "
-        "network is as often right as it says; below it, it is too sure of itself.",
+        "Reliability: how often test predictions of a confidence are right, in bins of equal width, all seeds "
+        "together. On the diagonal a network is as often right as it says; below it, it is too sure of itself. As "
+        f"trained, it is off by {' and by '.join(off)} on average.",
         "; ".join(f"{NAMES[a]}: calibration error {percent(e['ece'])}, scaled {percent(e['ece_scaled'])}"
                   for a, e in errors.items()),
     )  # fmt: skip
@@ -235,18 +267,24 @@ def classes(runs: Mapping[str, Sequence[Run]], most: int = 20) -> Figure:
             means = np.array([100 * some[label].mean for label in shown])
             reach = [[100 * (some[label].mean - some[label].low) for label in shown],
                      [100 * (some[label].high - some[label].mean) for label in shown]]  # fmt: skip
+            if len(runs[approach]) > 1:
+                right, labels = right_of(runs[approach]), runs[approach][0].predictions()["test_labels"]
+                for row, label in enumerate(shown):
+                    seeds = 100 * right[:, labels == label].mean(1)
+                    axis.plot(seeds, [row + offset] * len(seeds), ".", markersize=3, color=COLOURS[approach], alpha=0.6)
             axis.errorbar(means, np.arange(len(shown)) + offset, xerr=reach, fmt=MARKERS[approach], markersize=4,
                           color=COLOURS[approach], label=NAMES[approach], linewidth=1)  # fmt: skip
         axis.set_yticks(range(len(shown)), [short(names[label], 28) for label in shown])
         axis.set(xlabel="test accuracy, %")
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     few = "" if len(shown) == len(names) else f" The {len(shown)} of {len(names)} classes that differ most."
-    methods = " and ".join(dict.fromkeys(one.method for some in estimates.values() for one in some))
+    dots = ", seeds as dots" if len(runs["linear_probe"]) > 1 else ""
+    methods = " or, ".join(dict.fromkeys(one.method for some in estimates.values() for one in some))
     return drawn(
         fig,
         "fig-classes",
-        f"Accuracy on the test images of each class, with 95 % intervals ({methods}), ordered by what "
-        f"fine-tuning gains.{few}",
+        f"Accuracy on the test images of each class, with 95 % intervals ({methods}){dots}, ordered by "
+        f"what fine-tuning gains.{few}",
         f"Dot plot of {len(shown)} classes; fine-tuning gains {100 * gain.min():+.1f} to {100 * gain.max():+.1f} "
         "percentage points.",
     )

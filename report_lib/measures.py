@@ -22,12 +22,13 @@ PUBLISHED_TEST_IMAGES = 10_000
 
 DEFECTS = {
     "select_on_test": "the test images select the epoch",
-    "train_on_all": "nothing is held out, so the test images select",
+    "train_on_all": "nothing is held out (against: the test images select)",
     "normalisation": "inputs normalised by 0.5 and 0.5",
     "unstratified": "validation drawn without regard to class",
     "frozen_dropout": "dropout on in the frozen trunk",
     "dropout_ends": "dropout off after the first epoch",
     "batch_averages": "losses averaged over batches",
+    "all": "all of them together: published",
 }
 
 Study = Mapping[str, Sequence[Run]]  # approach -> its runs, one a seed, in the same order of seeds
@@ -36,6 +37,31 @@ Study = Mapping[str, Sequence[Run]]  # approach -> its runs, one a seed, in the 
 def the(runs: Sequence[Run]) -> str:
     """The approach's name within a sentence."""
     return f"the {NAMES['linear_probe']}" if runs[0].approach == "linear_probe" else NAMES[runs[0].approach]
+
+
+def seconds_of(run: Run) -> float:
+    """Training seconds with each epoch as long as the median one, so that a machine's pause in one doesn't count."""
+    epochs = run.epochs["train_seconds"]
+    return float(run.info["train_seconds"] - epochs.sum() + len(epochs) * epochs.median())
+
+
+def training_seconds(runs: Sequence[Run]) -> tuple[float, float | None]:
+    """(mean over seeds of `seconds_of`, their standard deviation; None for a single seed)."""
+    values = [seconds_of(run) for run in runs]
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def images_per_second(runs: Sequence[Run]) -> float:
+    """Training images a second, from the same seconds."""
+    return float(np.mean([r.info["data"]["train"] * r.info["recipe"]["epochs"] / seconds_of(r) for r in runs]))
+
+
+def disturbed(runs: Sequence[Run]) -> bool:
+    """Whether other work must have shared the machine: the same training took one seed over 1.3 times as long as
+    another, or one epoch over twice the median (epochs of less than a second aside)."""
+    values = [seconds_of(run) for run in runs]
+    epochs = [run.epochs["train_seconds"] for run in runs]
+    return max(values) > 1.3 * min(values) or any(some.max() > max(1.0, 2 * some.median()) for some in epochs)
 
 
 def mean_of(runs: Sequence[Run], name: str) -> float:
@@ -61,6 +87,12 @@ def data_title(run: Run, given: str) -> str:
     """What the report calls the data: the name the user gave, or the source's own; and how many images it lacks."""
     name = run.info["data"]["name"]
     return given + "".join(re.findall(r" \(\d+ undecodable images left out\)$", name)) if given else name
+
+
+def is_cifar10(run: Run) -> bool:
+    """Whether the data have the classes of CIFAR-10 and as many test images."""
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    return sorted(run.classes) == names and run.info["data"]["test"] == 10_000
 
 
 def device_of(runs: Sequence[Run]) -> str:
@@ -113,17 +145,29 @@ def compare(study: Study) -> dict:
         tests.append({"seed": run.seed, "only_linear_probe": only_a, "only_full_finetune": only_b, "p": p})
     return {
         "direction": "full_finetune minus linear_probe",
-        "accuracy_difference": {"mean": accuracy.mean, "ci95": [accuracy.low, accuracy.high]},
-        "loss_difference": {"mean": losses.mean, "ci95": [losses.low, losses.high]},
+        "accuracy_difference": _difference(accuracy, right),
+        "loss_difference": _difference(losses, loss),
         "ci95_method": accuracy.method,
         "mcnemar": tests,
         "accuracy_difference_is_clear": accuracy.clear,
         "chance_that_one_fine_tuning_run_beats_one_probe": stats.chance_to_win(
             *(np.array([run.info["test_accuracy"] for run in study[approach]]) for approach in NAMES)
         ),
-        "train_seconds_ratio": mean_of(study["full_finetune"], "train_seconds")
-        / mean_of(study["linear_probe"], "train_seconds"),
+        "train_seconds_ratio": training_seconds(study["full_finetune"])[0] / training_seconds(study["linear_probe"])[0],
     }
+
+
+def _difference(found: stats.Difference, pair: Sequence[np.ndarray]) -> dict:
+    """With the bootstrap's interval beside the other, for several seeds."""
+    both = np.asarray(pair[1], float) - np.asarray(pair[0], float)
+    drawn = {"bootstrap_ci95": stats.bootstrap(both, 2000)} if len(both) > 1 else {}
+    return {"mean": found.mean, "ci95": [found.low, found.high], **drawn}
+
+
+def recipe_effect(evidence: Evidence, approach: str, one: str = "corrected", other: str = "tuned") -> stats.Difference:
+    """What recipe `other` brings over `one`, paired on the same test images."""
+    runs = evidence.runs[approach]
+    return stats.paired_difference(right_of(runs[one]), right_of(runs[other]))
 
 
 def published_interval(approach: str) -> tuple[float, float]:
@@ -138,17 +182,26 @@ def reported(run: Run) -> tuple[float, float]:
 
 
 def defect_effects(evidence: Evidence) -> list[dict]:
-    """What each defect, switched on alone, does to the accuracy and the loss that `corrected` would report."""
+    """What each defect, switched on alone, does to the accuracy and the loss that `corrected` would report; and what
+    all of them do together, which is the recipe `published`."""
     effects = []
     for approach in NAMES:
-        base = evidence.runs[approach].get("corrected", ())
-        for name, runs in evidence.keyed(approach, "defect").items() if base else ():
+        found = dict(evidence.keyed(approach, "defect"))
+        if found and "published" in evidence.runs[approach]:
+            found["all"] = evidence.runs[approach]["published"]
+        for name, runs in found.items():
+            # Where nothing is held out the test images select, so that alone is what it is compared with.
+            against = "select_on_test" if name == "train_on_all" and "select_on_test" in found else "corrected"
+            some = found[against] if against in found else evidence.runs[approach]["corrected"]
+            seeds = {run.seed for run in some} & {run.seed for run in runs}
+            base, runs = ([run for run in kind if run.seed in seeds] for kind in (some, runs))
             change = stats.paired_difference(right_of(base), right_of(runs))
-            losses = [mean_of(some, "validation_loss") for some in (base, runs)]
+            losses = [mean_of(kind, "validation_loss") for kind in (base, runs)]
             effects.append(
-                {"approach": approach, "defect": name, "test_accuracy": mean_of(runs, "test_accuracy"),
+                {"approach": approach, "defect": name, "against": against,
+                 "test_accuracy": mean_of(runs, "test_accuracy"), "records": [run.path.name for run in runs],
                  "effect": change.mean, "effect_ci95": [change.low, change.high], "effect_is_clear": change.clear,
-                 "effect_method": change.method,
+                 "effect_method": change.method, "same_images_right": bool((right_of(base) == right_of(runs)).all()),
                  "loss_effect": losses[1] - losses[0], "n": len(runs)}
             )  # fmt: skip
     return effects
@@ -172,15 +225,20 @@ def budget_points(evidence: Evidence) -> dict[str, list[tuple[float, Sequence[Ru
 
 def calibration_of(runs: Sequence[Run]) -> dict:
     """Expected calibration error and loss on the test images, as they are and temperature-scaled; means over seeds."""
-    rows = []
+    rows, matters = [], []
     for predictions in map(Run.predictions, runs):
+        matters.append(stats.temperature_matters(predictions["validation_logits"], predictions["validation_labels"]))
         t = stats.temperature(predictions["validation_logits"], predictions["validation_labels"])
         logits, labels = predictions["test_logits"], predictions["test_labels"]
         pair = [logits, logits / t]
         rows.append((t, *(stats.reliability(some, labels).error for some in pair),
                      *(stats.cross_entropy(some, labels).mean() for some in pair)))  # fmt: skip
     names = ("temperature", "ece", "ece_scaled", "test_loss", "test_loss_scaled")
-    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+    spreads = {f"{name}_sd": float(np.std(some, ddof=1)) if len(rows) > 1 else None
+               for name, some in zip(names, zip(*rows, strict=True), strict=True)}  # fmt: skip
+    same = len({row[0] > 1 for row in rows}) == 1
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True)) | spreads | {
+        "n": len(rows), "temperature_is_not_1": all(matters) and same}  # fmt: skip
 
 
 def reliability_of(runs: Sequence[Run], scaled: bool) -> stats.Reliability:

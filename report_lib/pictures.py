@@ -130,7 +130,7 @@ def filters(run: Run) -> Figure:
         "fig-filters",
         "The first layer's 64 filters, each stretched to its own range of colours. "
         f"Fine-tuning moved them by {percent(change)} of their length.",
-        f"Two grids of 64 small colour patterns, edges and blobs; they differ by {percent(change)}.",
+        f"Two grids of 64 small coloured tiles, one a filter; from left to right they change by {percent(change)}.",
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from report_lib import records
-from report_lib.recipe import APPROACHES, DEFECTS, NAMED, RECIPES, InputError, Recipe, for_seeds
+from report_lib.recipe import APPROACHES, DEFECTS, NAMED, RECIPES, InputError, Recipe, for_seeds, parse_seeds
 
 MAIN = "corrected"  # the recipe that the approach sections present
 SMALLEST_BATCH = 8
@@ -18,6 +18,7 @@ def plan(
     budgets: object = "",
     defects: object = "",
     mirror: object = True,
+    extra_seeds: object = "",
     **fields: object,
 ) -> dict[str, tuple[Recipe, ...]]:
     """Recipes of an approach by what they show, one a seed each.
@@ -25,7 +26,8 @@ def plan(
     "corrected", "published", "tuned": the named recipes of `recipes`, such as "published,corrected,tuned".
     "defect:frozen_dropout", ...: `corrected` with one defect of the published listing, if `defects`, a list of
     approaches, holds this one. "budget:50", ...: the best named recipe with so many labels a class, for each number in
-    `budgets`. Without `mirror`, tuned fine-tuning does not mirror its training pictures.
+    `budgets`. Without `mirror`, tuned fine-tuning does not mirror its training pictures. Defects and budgets are run
+    with `extra_seeds`, some of `seeds`; empty: with all of them.
     Raises InputError for what cannot be planned.
     """
     names = parse(recipes, "recipes", RECIPES)
@@ -35,17 +37,21 @@ def plan(
         raise InputError(f"mirror is {mirror!r}; allowed are true and false")
     unmirrored = {"flip": False} if approach == "full_finetune" and not mirror else {}
 
-    def seeded(name: str, given: dict[str, object]) -> tuple[Recipe, ...]:
+    extra = seeds if extra_seeds in ("", None) else extra_seeds
+    if not set(parse_seeds(extra)) <= set(parse_seeds(seeds)):
+        raise InputError(f"extra_seeds is {extra_seeds!r}; allowed are some of the seeds, {seeds!r}")
+
+    def seeded(name: str, given: dict[str, object], seeds: object = extra) -> tuple[Recipe, ...]:
         return for_seeds(seeds, approach=approach, recipe=name, **given | (unmirrored if name == "tuned" else {}))
 
-    planned = {name: seeded(name, fields) for name in names}
+    planned = {name: seeded(name, fields, seeds) for name in names}
     if approach in parse(defects, "defects", APPROACHES):
         for name in DEFECTS:
             if name not in NAMED["published"][approach]:
                 continue
             # Nothing can be selected on validation where nothing is held out, so this defect brings that one along.
-            extra = {"select_on_test": True} if name == "train_on_all" else {}
-            given: dict[str, object] = {**fields, **extra, name: NAMED["published"][approach][name]}
+            along = {"select_on_test": True} if name == "train_on_all" else {}
+            given: dict[str, object] = {**fields, **along, name: NAMED["published"][approach][name]}
             planned[f"defect:{name}"] = seeded("corrected", given)
     best = "tuned" if "tuned" in names else MAIN
     for budget in parse_budgets(budgets):

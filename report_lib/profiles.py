@@ -33,6 +33,7 @@ DEFAULTS = {
     "val_fraction": 0.2,
     "per_class": 0,  # labelled training images of each class that are used; 0: all
     "seeds": "0",
+    "extra_seeds": "",  # those of the runs for budgets and defects, some of seeds; empty: all
     "budgets": "",  # labelled images of each class for the curve of few labels, such as "10,50,250"
     "defects": "",  # approaches whose published defects are switched on one at a time
     "mirror": True,  # tuned fine-tuning mirrors training pictures; false where left and right matter
@@ -40,7 +41,7 @@ DEFAULTS = {
     "device": "auto",
     "runs": "",
 }
-PLANNED = ("recipes", "seeds", "budgets", "defects", "mirror")  # what `plan` makes runs of
+PLANNED = ("recipes", "seeds", "extra_seeds", "budgets", "defects", "mirror")  # what `plan` makes runs of
 OF_THE_STUDY = ("profile", "data_name", "device", "runs", *PLANNED)  # the others are fields of a Recipe
 
 

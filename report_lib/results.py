@@ -19,7 +19,9 @@ from report_lib.measures import (
     filter_change,
     probabilities,
     published_interval,
+    recipe_effect,
     reliability_of,
+    seconds_of,
     surest_mistakes,
 )
 from report_lib.plan import Evidence
@@ -45,6 +47,7 @@ def results(profile: str, evidence: Evidence, data_name: str) -> dict:
         "search": {a: {"trials": search.read(search.FOLDER / f"{a}.csv"), "winner": search.winner(a)} for a in NAMES},
         "comparison": compare(study),
         "agreement": agreement_of(study),
+        "tuned_minus_corrected": {a: _effect(evidence, a) for a in NAMES if "tuned" in evidence.recipes},
         "comparisons": {recipe: compare(evidence.of(recipe)) for recipe in evidence.recipes},
         "defects": defect_effects(evidence),
         "label_budget": [
@@ -57,10 +60,15 @@ def results(profile: str, evidence: Evidence, data_name: str) -> dict:
     }  # fmt: skip
 
 
+def _effect(evidence: Evidence, approach: str) -> dict:
+    found = recipe_effect(evidence, approach)
+    return {"mean": found.mean, "ci95": [found.low, found.high], "ci95_method": found.method, "clear": found.clear}
+
+
 def _brief(runs: Sequence[Run]) -> dict:
     estimate = accuracy_of(runs)
     return {"mean": estimate.mean, "sd": estimate.sd, "n": estimate.n, "ci95": [estimate.low, estimate.high],
-            "ci95_method": estimate.method}  # fmt: skip
+            "ci95_method": estimate.method, "records": [run.path.name for run in runs]}  # fmt: skip
 
 
 def _result(runs: Sequence[Run]) -> dict:
@@ -70,7 +78,8 @@ def _result(runs: Sequence[Run]) -> dict:
             "backward_flops")  # fmt: skip
     made = [
         {"seed": run.seed, "record": run.path.name, "device": device_of([run]),
-         "finished": run.info["provenance"]["finished"], **{key: run.info[key] for key in keys},
+         "finished": run.info["provenance"]["finished"], "steady_seconds": seconds_of(run),
+         **{key: run.info[key] for key in keys},
          "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
         for run in runs
     ]  # fmt: skip

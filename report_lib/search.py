@@ -49,8 +49,10 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
     weights = model.load_weights(shared["weights"])
     conditions = {name: value for name, value in shared.items() if name not in ("data", "weights")}
     conditions |= {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
+    labels, first = images.train_labels, named(approach, "tuned", **shared)
+    conditions["validation_images"] = len(data.split(labels, first)[1])
     tried = set().union(*GRID[approach])
-    fixed = settings(named(approach, "tuned", **shared))
+    fixed = settings(first)
     conditions["fixed"] = {name: fixed[name] for name in NAMED["tuned"][approach] if name not in tried}
     if "probe" in fixed:  # but for its data and weights: those are the search's own, named above by their contents
         conditions["fixed"]["probe"] = {k: v for k, v in fixed["probe"].items() if k not in ("data", "weights")}
@@ -72,6 +74,14 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
         done.append(trial | outcome | {"seconds": round(time.perf_counter() - clock, 1)})
         write(path, conditions, done)
     return path
+
+
+def conditions(approach: str) -> dict:
+    """What the recorded search ran on, and how many validation images judged it; empty if none is recorded."""
+    path = FOLDER / f"{approach}.csv"
+    if not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
 
 
 def winner(approach: str) -> dict:

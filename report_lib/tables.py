@@ -1,4 +1,4 @@
-"""Records -> tables. Imports no torch. A column's decimals follow its least uncertainty."""
+"""Records -> tables. Imports no torch. A column's decimals follow its median uncertainty."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from report_lib import stats
 from report_lib.document import Prose, Table
-from report_lib.formats import decimals, deviation, fixed, in_seconds, percent, reach, seconds, signed, spread
+from report_lib.formats import decimals, deviation, fixed, in_seconds, percent, reach, signed, spread
 from report_lib.measures import (
     DEFECTS,
     NAMES,
@@ -18,13 +18,33 @@ from report_lib.measures import (
     defect_effects,
     device_of,
     errors_of,
+    images_per_second,
     mean_of,
     published_interval,
     reported,
     right_of,
+    seconds_of,
+    training_seconds,
 )
 from report_lib.plan import Evidence
 from report_lib.records import Run
+
+
+def _column(uncertainties: Sequence[float]) -> int:
+    """Decimals of a column whose values have these uncertainties: one that is small by luck does not set them."""
+    return decimals(float(np.median(uncertainties)))
+
+
+def _methods(estimates: Sequence[stats.Estimate | stats.Difference]) -> str:
+    """How these intervals were made."""
+    return " or, ".join(dict.fromkeys(one.method for one in estimates))
+
+
+def _time(runs: Sequence[Run]) -> str:
+    """Training time in seconds, with the standard deviation between seeds where there are several."""
+    mean, varied = training_seconds(runs)
+    return in_seconds(mean) if varied is None else spread([seconds_of(run) for run in runs], 1, decimals(varied))
+
 
 # --- one approach ----------------------------------------------------------------------------------------------
 
@@ -36,7 +56,7 @@ def epochs(runs: Sequence[Run]) -> Table:
     for name, scale in (("train_loss", 1), ("validation_loss", 1), ("validation_accuracy", 100)):
         values = np.array([run.epochs[name] for run in runs]).T
         known = [deviation(some) for some in values] if len(runs) > 1 else [chance[name] or chance["validation_loss"]]
-        digits = decimals(*[scale * (value or 0) for value in known])
+        digits = _column([scale * (value or 0) for value in known])
         table[name] = [spread(some, scale, digits) for some in values]
     selected = [run.info["selected_epoch"] for run in runs]
     rows = [
@@ -84,8 +104,8 @@ def test(runs: Sequence[Run]) -> Table:
 def comparison(study: Study) -> Table:
     """The approaches side by side."""
     estimates = [accuracy_of(runs) for runs in study.values()]
-    digits = decimals(*[50 * (e.high - e.low) for e in estimates])
-    nats = decimals(*[errors_of(runs)[1] for runs in study.values()])
+    digits = _column([50 * (e.high - e.low) for e in estimates])
+    nats = _column([errors_of(runs)[1] for runs in study.values()])
     rows = []
     for (approach, runs), estimate in zip(study.items(), estimates, strict=True):
         rows.append(
@@ -95,13 +115,13 @@ def comparison(study: Study) -> Table:
                 spread([run.info["test_loss"] for run in runs], 1, nats),
                 spread([run.info["test_accuracy"] for run in runs], 100, digits),
                 f"{fixed(100 * estimate.low, digits)} to {fixed(100 * estimate.high, digits)}",
-                in_seconds(mean_of(runs, "train_seconds")),
+                _time(runs),
                 f"{runs[0].info['trained_parameters']:,}",
             )
         )
     return Table(
         "tab-comparison",
-        f"Both approaches at their selected epochs; n = {estimates[0].n}; 95 % intervals: {estimates[0].method}.",
+        f"Both approaches at their selected epochs; n = {estimates[0].n}; 95 % intervals: {_methods(estimates)}.",
         ("approach", "validation loss, nats", "test loss, nats", "test accuracy, %", "95 % interval, %",
          "training, s", "trained parameters"),
         tuple(rows),
@@ -113,8 +133,8 @@ def published(evidence: Evidence, data_name: str) -> Table:
     """The published figures, as they were printed, beside those of every recipe here; theirs with the binomial
     interval that they lack."""
     rows, every = [], [runs for some in evidence.runs.values() for key, runs in some.items() if key in evidence.recipes]
-    digits = decimals(*[50 * (e.high - e.low) for e in map(accuracy_of, every)])
-    nats = decimals(*[errors_of(runs)[1] for runs in every])
+    digits = _column([50 * (e.high - e.low) for e in map(accuracy_of, every)])
+    nats = _column([errors_of(runs)[1] for runs in every])
     for approach, theirs in PUBLISHED.items():
         low, high = published_interval(approach)
         span = f"{100 * low:.1f} to {100 * high:.1f}"
@@ -127,15 +147,15 @@ def published(evidence: Evidence, data_name: str) -> Table:
                          spread([run.info["test_accuracy"] for run in runs], 100, digits),
                          f"{fixed(100 * ours.low, digits)} to {fixed(100 * ours.high, digits)}",
                          spread([reported(run)[1] for run in runs], 1, nats),
-                         in_seconds(mean_of(runs, "train_seconds"))))  # fmt: skip
+                         _time(runs)))  # fmt: skip
     run = evidence.main["linear_probe"][0]
     return Table(
         "tab-published",
         "Published against here. As published: CIFAR-10, ImageNet weights, best test epoch, one T4. Here: "
         f"{data_title(run, data_name)}, {run.info['weights']['name']}, {run.info['recipe']['image_size']} px, "
         f"{device_of([run for runs in evidence.main.values() for run in runs])}; mean ± standard deviation of n seeds, "
-        f"intervals: {ours.method}. Losses here are those of the selected epoch on the test images; as published, and "
-        "in the recipe published, of the last epoch.",
+        f"intervals: {_methods([accuracy_of(runs) for runs in every])}. Losses here are those of the selected epoch "
+        "on the test images; as published, and in the recipe published, of the last epoch.",
         ("approach", "recipe", "n", "test accuracy, %", "95 % interval, %", "loss, nats", "training, s"),
         tuple(rows),
         "llrrrrr",
@@ -149,21 +169,27 @@ def cost(evidence: Evidence) -> Table:
         for recipe in evidence.recipes:
             runs = evidence.runs[approach][recipe]
             info = runs[0].info
-            passes = [f"{info[f'{way}_flops'] / 1e9:.3g}" for way in ("forward", "backward")]
-            speed = (seconds(mean_of(runs, "train_seconds")), f"{mean_of(runs, 'images_per_second'):,.0f}")
+            passes = [_figures(info[f"{way}_flops"] / 1e6) for way in ("forward", "backward")]
+            speed = (_time(runs), f"{images_per_second(runs):,.0f}")
             memory = f"{mean_of(runs, 'peak_memory_mib'):,.0f}"
             rows.append((NAMES[approach], recipe, f"{info['trained_parameters']:,}", *passes, *speed, memory))
     return Table(
         "tab-cost",
-        "Cost of one run. Operations are those of one image once through the network, two for each multiply-add. Full "
-        "fine-tuning needs both passes once an image and epoch. The linear probe needs its forward pass once an image; "
-        "in the recipe published, with dropout in the trunk, its last layers once an image and epoch. Tuned "
-        "fine-tuning contains the training of a probe.",
-        ("approach", "recipe", "trained parameters", "forward, GFLOP", "backward, GFLOP", "training", "images/s",
+        f"Cost of one run{', mean ± standard deviation of the seeds' if len(runs) > 1 else ''}. Operations are those "
+        "of one image once through the network, two for each multiply-add. Full fine-tuning needs both passes once an "
+        "image and epoch. The linear probe needs its forward pass once an image; in the recipe published, with "
+        "dropout in the trunk, its last layers once an image and epoch. Tuned fine-tuning contains the training of a "
+        "probe.",
+        ("approach", "recipe", "trained parameters", "forward, MFLOP", "backward, MFLOP", "training, s", "images/s",
          "memory, MiB"),
         tuple(rows),
         "llrrrrrr",
     )  # fmt: skip
+
+
+def _figures(value: float) -> str:
+    """Three significant figures, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else f"{value:.6f}"
 
 
 # --- what defects and labels change ----------------------------------------------------------------------------
@@ -177,13 +203,17 @@ def defects(evidence: Evidence) -> Table | Prose:
     rows = []
     for one in effects:
         between, digits = reach(*one["effect_ci95"])
-        rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], fixed(100 * one["test_accuracy"], digits),
-                     signed(100 * one["effect"], digits), between, signed(one["loss_effect"], 3)))  # fmt: skip
+        change = (signed(100 * one["effect"], digits), between)
+        if one["same_images_right"]:
+            digits, change = 1, ("none", "the same images right")
+        rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], fixed(100 * one["test_accuracy"], digits), *change,
+                     signed(one["loss_effect"], 3)))  # fmt: skip
     return Table(
         "tab-defects",
         "What each defect of the published listings changes, switched on alone in the recipe corrected: reported test "
         "accuracy, its paired difference, and the difference in the loss that selects (the test loss, where the test "
-        f"images do); n = {effects[0]['n']}, intervals: {effects[0]['effect_method']}.",
+        f"images do); n = {' or '.join(map(str, sorted({one['n'] for one in effects})))}, 95 % intervals: "
+        f"{effects[0]['effect_method']}.",
         ("approach", "defect", "accuracy, %", "effect, points", "95 % interval", "loss, nats"),
         tuple(rows),
         "llrrrr",
@@ -198,18 +228,26 @@ def budgets(evidence: Evidence) -> Table | Prose:
         between, digits = reach(change.low, change.high)
         accuracies = [spread([run.info["test_accuracy"] for run in runs], 100, digits) for runs in (probe, tuned)]
         batch = str(probe[0].info["recipe"]["batch_size"])
-        rows.append((f"{labels:,.0f}", batch, *accuracies, signed(100 * change.mean, digits), between))
+        rows.append((f"{labels:,.0f}", batch, str(len(probe)), *accuracies, signed(100 * change.mean, digits), between))
     if len(rows) == 1:
         return Prose("This study has not been run with fewer labels (parameter `budgets`).")
     recipe = evidence.best["linear_probe"][0].info["recipe"]
     return Table(
         "tab-budgets",
         f"Test accuracy by labelled images a class, {percent(recipe['val_fraction'], 0)} of which validate; recipe "
-        f"{recipe['recipe']}, n = {len(probe)}. With few labels the batch is smaller, so that an epoch has more than a "
+        f"{recipe['recipe']}, n seeds. With few labels the batch is smaller, so that an epoch has more than a "
         f"step or two. The difference is full fine-tuning minus linear probe, paired; intervals: {change.method}.",
-        ("labels a class", "batch", "linear probe, %", "full fine-tuning, %", "difference, points", "95 % interval"),
+        (
+            "labels a class",
+            "batch",
+            "n",
+            "linear probe, %",
+            "full fine-tuning, %",
+            "difference, points",
+            "95 % interval",
+        ),
         tuple(rows),
-        "rrrrrr",
+        "rrrrrrr",
     )
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from report_lib import stats
 
@@ -77,33 +77,57 @@ def test_seeds_that_differ_widen_the_interval():
     assert wide.mean == pytest.approx(0.1) and wide.high - wide.low > 0.1
 
 
-def experiment(rng, seeds, images=300, spread=0.02):
-    """(a, b): right or wrong (seeds, images), where images differ in difficulty and seeds in skill; b is 0.1 better."""
-    difficulty = rng.normal(0, 0.1, images)
-    skill = rng.normal(0, spread, (seeds, 1))
-    chance = np.clip(0.6 + difficulty, 0, 1)
-    return rng.random((seeds, images)) < chance, rng.random((seeds, images)) < np.clip(chance + 0.1 + skill, 0, 1)
+IMAGES = 300
 
 
-@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-def test_intervals_of_differences_cover_what_they_claim(seeds):
-    """95 % intervals hold the truth in 93 to 97 % of 2,000 simulated experiments, like a study's in size and spread."""
-    rng = np.random.default_rng(2)
-    held = 0
+def experiment(rng, seeds, ratio):
+    """(a, b): right or wrong (seeds, IMAGES), where images differ in difficulty, b's seeds in skill; b is 0.1 better.
+
+    `ratio` is the standard deviation between seeds over the standard error that drawing the images gives one run; in
+    the study of CIFAR-10 it is between 0.5 and 3.
+    """
+    chance = np.clip(0.55 + rng.normal(0, 0.1, IMAGES), 0, 0.9)
+    skill = ratio * (0.25 / IMAGES) ** 0.5 * rng.uniform(-1, 1, (seeds, 1)) * 3**0.5
+    return rng.random((seeds, IMAGES)) < chance, rng.random((seeds, IMAGES)) < np.clip(chance + 0.1 + skill, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "ratio"), [(1, 0), *((n, r) for n in (2, 3, 5) for r in (0, 1, 2)), (2, 3), (3, 3), (5, 3)]
+)
+def test_intervals_cover_what_they_claim(seeds, ratio):
+    """Of 2,000 simulated experiments, 95 % intervals of accuracies and of differences hold the truth in 93 to 97 %
+    with one seed and with five, the default; in more, never in fewer, with two or three."""
+    rng, held = np.random.default_rng(2), np.zeros(2)
     for _ in range(2000):
-        found = stats.paired_difference(*experiment(rng, seeds, spread=0.02 if seeds > 1 else 0.0), resamples=400)
-        held += found.low <= 0.1 <= found.high
-    assert 0.93 <= held / 2000 <= 0.97, held / 2000
+        a, b = experiment(rng, seeds, ratio)
+        difference, accuracy = stats.paired_difference(a, b, resamples=400), stats.accuracy(b)
+        held += [difference.low <= 0.1 <= difference.high, accuracy.low <= 0.65 <= accuracy.high]
+    most = 0.97 if seeds in (1, 5) else 0.99
+    assert (held / 2000 >= 0.93).all() and (held / 2000 <= most).all(), held / 2000
 
 
-@pytest.mark.parametrize("seeds", [1, 2, 5])
-def test_intervals_of_accuracies_cover_what_they_claim(seeds):
-    rng = np.random.default_rng(3)
-    held = 0
-    for _ in range(2000):
-        estimate = stats.accuracy(experiment(rng, seeds, spread=0.02 if seeds > 1 else 0.0)[1])
-        held += estimate.low <= 0.7 <= estimate.high
-    assert 0.93 <= held / 2000 <= 0.97, held / 2000
+def test_a_bootstrap_of_few_seeds_is_too_narrow_and_so_not_relied_upon():
+    """Its interval stands beside the other in results.json; where seeds matter, it holds too little with three."""
+    rng, held = np.random.default_rng(7), {3: 0, 10: 0}
+    for seeds in held:
+        for _ in range(300):
+            a, b = experiment(rng, seeds, 3)
+            low, high = stats.bootstrap(b.astype(float) - a, resamples=300)
+            held[seeds] += low <= 0.1 <= high
+    assert held[3] / 300 < 0.9 < held[10] / 300
+
+
+def test_newcombes_interval_is_the_worked_example():
+    """Newcombe (1998), table II, example (a): 56/70 against 48/80."""
+    assert stats.newcombe((48, 56), (80, 70)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_a_temperature_matters_where_the_likelihood_says_so():
+    rng = np.random.default_rng(8)
+    logits = rng.normal(0, 2, (400, 5))
+    labels = np.array([rng.choice(5, p=np.exp(row - logsumexp(row))) for row in logits])
+    assert not stats.temperature_matters(logits, labels)
+    assert stats.temperature_matters(2 * logits, labels)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
@@ -141,10 +165,13 @@ def test_wilsons_interval_covers_what_it_claims():
         assert 0.93 <= held / 2000 <= 0.97, (chance, held / 2000)
 
 
-def test_an_interval_stays_finite_where_seeds_agree_by_chance():
+def test_seeds_that_agree_by_chance_make_nothing_certain():
+    """Two seeds may agree by luck; the interval stays finite, and as wide as that of their images alone."""
     rng = np.random.default_rng(5)
-    halves = [stats.crossed_mean(rng.normal(0, 1, (2, 300)))[1] for _ in range(300)]
-    assert np.isfinite(halves).all() and np.median(halves) < 0.2 and max(halves) < 2
+    for _ in range(300):
+        values = rng.normal(0, 1, 300) + rng.normal(0, 0.3, (2, 300))
+        _, half = stats.crossed_mean(values)
+        assert 0.9 * 1.96 * values.mean(0).std(ddof=1) / 300**0.5 < half < 1
 
 
 def test_the_chance_to_win_counts_pairs():
