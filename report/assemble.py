@@ -14,18 +14,38 @@ from nbformat import NotebookNode
 MIME = "application/vnd.report+json"  # report_lib.document.MIME; no import, so that any notebook can be exported
 NEEDS = {"figure": ("caption", "alt", "svg"), "table": ("caption", "header"), "listing": ("caption", "code")}
 NAMES = {"fig": "Figure", "tab": "Table", "lst": "Listing", "eq": "Equation"}
-REFERENCE = re.compile(r"\[(?:Figure|Table|Listing|Equation)\]\(#([\w-]+)\)")
+REFERENCE = re.compile(r"\[(Figure|Table|Listing|Equation)\]\(#([\w-]+)\)")
 EQUATION = re.compile(r"^\$\$((?:(?!\$\$).)+)\$\$[ \t]*<!--\s*(eq-[\w-]+)\s*-->[ \t]*$", re.MULTILINE | re.DOTALL)
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 
-# What may hold digits or signs without meaning them: code, formulas, citations, links, list numbers, headings, escapes.
+# What may hold digits or signs without meaning a result: code, formulas, citations, links, list numbers, escapes, and
+# the names of the approaches.
+CODE = r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$"
 NO_RESULT = re.compile(
-    r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|\[[^\]\n]*@[^\]\n]*\]|\]\([^)\s]*\)|^\s*\d+\.\s|^#[^\n]*$|\\[^\w\s]",
+    rf"{CODE}|\[[^\]\n]*@[^\]\n]*\]|\]\([^)\s]*\)|^\s*\d+\.\s|\bApproach(?:es)? \d\b|\b\d+-bit\b|\\[^\w\s]",
     re.DOTALL | re.MULTILINE,
 )
-RESULT = re.compile(
-    r"\d[\d,]*\.\d+|\d{2}[\d,]*|\d+(?=\s*(?:percent|points?|seconds?|times|epochs?|images?)\b)|\d+(?=\s*%)"
+WORD = (
+    "(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty|seventy|"
+    "eighty|ninety|hundred|thousand|half)"
 )
+RESULT = re.compile(
+    r"\d[\d.,]*|[¼-¾⅐-⅞]|[^\n.]{0,20}(?:%|\bper ?cent\b)|\b(?:half|third|quarter|tenth)s? (?:of|the)\b|"
+    rf"\b(?:twice|thrice|\w+fold)\b|\b{WORD}(?:[- ]{WORD})*[ -]"
+    r"(?:of|in|points?|times|seconds?|minutes?|hours?|epochs?|thirds?|quarters?|tenths?)\b",
+    re.IGNORECASE,
+)
+# Within code, formulas and citations, a share in percent is a result all the same.
+SHARE = re.compile(r"\d\s*\\?%")
+
+# Raw markup, attributes, fenced divisions, pictures, links that run something: lost in one of the formats, or worse.
+MARKUP = re.compile(
+    r"\\(?:begin|ref|cite|label)\b|<(?!https?:)/?[a-zA-Z!][^>\n]*>|[\]`]\{[^}\n]*\}|"
+    r"^#[^\n]*\{(?!-\})[^\n]*\}\s*$|^\s*:::[^\n]*|!\[[^\]\n]*\]\([^)\n]*\)|"
+    r"\]\(\s*<?(?!#|https?://|mailto:)[^)\n]*\)|^\[[^\]\n]+\]:[^\n]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+UNLINKED = re.compile(r"(?<!\[)\b(?:Figure|Table|Listing|Equation) \d+")
 
 
 class ExportError(Exception):
@@ -51,6 +71,8 @@ def assemble(nb: NotebookNode) -> tuple[str, list[Block]]:
         if cell.cell_type == "markdown":
             check(cell.source, where)
             pieces.extend(equations(cell.source))
+        elif cell.cell_type == "raw" and cell.source.strip():
+            raise ExportError(f"{where} is a raw cell, which no format shows; make it Markdown or code")
         elif cell.cell_type == "code":
             if "abstract" not in tags and cell.source.strip():
                 pieces.append(Block("code", {"code": cell.source, "shown": "listing" in tags}))
@@ -62,9 +84,11 @@ def assemble(nb: NotebookNode) -> tuple[str, list[Block]]:
     text, blocks, labels = number(abstract + pieces)
 
     def refer(match: re.Match) -> str:
-        if match[1] not in labels:
-            raise ExportError(f"the text refers to #{match[1]}, which nothing bears as its label")
-        return f"[{labels[match[1]]}](#{match[1]})"
+        if match[2] not in labels:
+            raise ExportError(f"the text refers to #{match[2]}, which nothing bears as its label")
+        if not labels[match[2]].startswith(match[1]):
+            raise ExportError(f"the text calls #{match[2]} a {match[1]}; it is {labels[match[2]]}")
+        return f"[{labels[match[2]]}](#{match[2]})"
 
     markdown = REFERENCE.sub(refer, "\n\n".join(text))
     body, *appendix = re.split(r"^(?=# Appendix)", markdown, maxsplit=1, flags=re.MULTILINE)
@@ -73,14 +97,27 @@ def assemble(nb: NotebookNode) -> tuple[str, list[Block]]:
 
 def check(markdown: str, where: str) -> None:
     """Raises ExportError where Markdown types a result by hand, or holds what pandoc would not set as meant."""
-    prose = NO_RESULT.sub(" ", markdown)
+    prose = NO_RESULT.sub(" ", EQUATION.sub(" ", markdown))
+    if found := UNLINKED.search(prose):
+        raise ExportError(f"{where} types {found[0]!r} by hand; write [{found[0].split()[0]}](#its-label)")
     if found := RESULT.search(prose):
         raise ExportError(
-            f"{where} types the number {found[0]!r} by hand; let a code cell compute it, or make it `code` or $math$"
+            f"{where} types the number {found[0].strip()!r} by hand; let a code cell compute it, or make it `code` or "
+            "$math$"
         )
-    if found := re.search(r"\\(?:begin|ref|cite|label)\b|<(?!https?:)/?[a-zA-Z][^>\n]*>", prose):
+    if found := SHARE.search(re.sub(r"\]\([^)\s]*\)", "", markdown)):
+        raise ExportError(f"{where} types the share {found[0]!r} by hand; let a code cell compute it")
+    check_markup(markdown, where)
+
+
+def check_markup(markdown: str, where: str) -> None:
+    """Raises ExportError for markup that one of the formats would lose, or that could run or fetch something."""
+    code_or_escape = re.compile(rf"{CODE}|\\[^\w\s]", re.DOTALL)
+    rest = code_or_escape.sub(lambda match: "`" if match[0][0] == "`" else " ", EQUATION.sub(" ", markdown))
+    if found := MARKUP.search(rest):
         raise ExportError(
-            f"{where} holds {found[0]!r}, raw markup that one of the formats would lose; write Markdown, formulas as $$"
+            f"{where} holds {found[0].strip()!r}, raw markup that one of the formats would lose or must not have; "
+            "write plain Markdown, formulas as $$"
         )
 
 
@@ -133,9 +170,10 @@ def read_output(output: NotebookNode, where: str) -> list[str | Block]:
             f"{where} shows a picture without caption and alternative text; hand it over as report_lib.style.drawn does"
         )
     if "text/markdown" in data:
+        check_markup(data["text/markdown"], where)
         return [data["text/markdown"]]
     if "text/html" in data:
-        return [Block("html", {"html": data["text/html"]})]
+        return [Block("html", {"html": data["text/html"], "where": where})]
     if "text/latex" in data:
         return ["$$" + data["text/latex"].strip().strip("$").removeprefix(r"\displaystyle").strip() + "$$"]
     if "text/plain" in data:
@@ -149,9 +187,10 @@ def part(content: dict, where: str) -> str | Block:
     """A part of report_lib.document as Markdown or a block. Raises ExportError if something is missing."""
     kind = content.pop("kind")
     if kind == "prose":
+        check_markup(content["markdown"], where)
         return content["markdown"]
     if kind not in NEEDS or not re.fullmatch(r"[a-z]+-[a-z0-9-]+", content["label"]):
         raise ExportError(f"{where} has a {kind!r} labelled {content.get('label')!r}, which the report cannot place")
-    if missing := [name for name in NEEDS[kind] if not (content.get(name) or "")]:
+    if missing := [name for name in NEEDS[kind] if not content.get(name) or not "".join(content[name]).strip()]:
         raise ExportError(f"{where} has a {kind} {content['label']!r} without {missing[0]}")
     return Block(kind, content)

@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from scan import scan
 from webfonts import TEXT, faces
 
 HERE = Path(__file__).resolve().parent
@@ -86,6 +87,19 @@ def pandoc(markdown: str, target: str, arguments: list[str]) -> str:
         raise ExportError(f"pandoc refuses the text: {error}") from error
 
 
+def plain(block: Block, target: str, *arguments: str) -> str:
+    """A notebook's own HTML output in the language `target`, without its attributes. Raises ExportError for what could
+    run or fetch something; in its sandbox, pandoc itself fetches nothing either."""
+    safe = ["--sandbox", "--fail-if-warnings"]
+    bare = "html-raw_html-native_divs-native_spans"
+    try:
+        page = pypandoc.convert_text(block.content["html"], "html5", format=bare, extra_args=safe)
+        scan(page, block.content["where"])
+        return pypandoc.convert_text(block.content["html"], target, format=bare, extra_args=[*safe, *arguments])
+    except RuntimeError as error:
+        raise ExportError(f"{block.content['where']} has HTML that pandoc refuses: {error}") from error
+
+
 # --- HTML ------------------------------------------------------------------------------------------------------
 
 
@@ -142,11 +156,11 @@ class HTMLReport(DocumentExporter):
         return f'<pre class="output">{html.escape(block.content["text"].rstrip())}</pre>'
 
     def html(self, block: Block, number: int) -> str:
-        clean = pypandoc.convert_text(block.content["html"], "html5", format="html-raw_html", extra_args=["--mathml"])
-        return f'<div class="table">{clean}</div>'
+        return f'<div class="table">{plain(block, "html5", "--mathml")}</div>'
 
     def finish(self, body: str, blocks: list[Block]) -> str:
         light, dark = (HtmlFormatter(style=style).get_style_defs("pre.python") for style in ("xcode", "monokai"))
+        scan(body[body.index("<main>") : body.index("</main>")])
         styled = body.replace("/*pygments-light*/", light).replace("/*pygments-dark*/", dark)
         return styled.replace("/*fonts*/", faces(html.unescape(body)))
 
@@ -207,7 +221,7 @@ class PDFReport(DocumentExporter):
         return f"#raw({quote(block.content['text'].rstrip())}, block: true)"
 
     def html(self, block: Block, number: int) -> str:
-        return pypandoc.convert_text(block.content["html"], "typst", format="html-raw_html")
+        return plain(block, "typst")
 
     def finish(self, body: str, blocks: list[Block]) -> bytes:
         with tempfile.TemporaryDirectory() as folder:

@@ -13,10 +13,11 @@ import nbconvert
 import nbformat
 import pypandoc
 import pytest
+import scan
 import typst
 from fontTools.ttLib import TTFont
 from merge import merge
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 
 from report_lib import document
 
@@ -124,6 +125,9 @@ def test_progress_and_controls_leave_no_trace(monkeypatch):
         ([new_markdown_cell("\\begin{equation}x\\end{equation}")], "holds '.*begin', raw markup"),
         ([new_markdown_cell("<b>bold</b>")], "holds '<b>', raw markup"),
         ([new_markdown_cell("see [Equation](#eq-none)")], "refers to #eq-none, which nothing"),
+        ([new_markdown_cell("see [Table](#fig-one)"), cell(shown(FIGURE))], "calls #fig-one a Table; it is Figure 1"),
+        ([new_raw_cell("lost")], "is a raw cell, which no format shows"),
+        ([cell(shown(document.Figure("fig-x", " ", "Told.", SVG)))], "a figure 'fig-x' without caption"),
     ],
 )
 def test_what_would_be_lost_or_wrong_stops_the_export(cells, says):
@@ -161,7 +165,72 @@ def test_figures_tables_and_listings_are_numbered_and_referred_to():
 
 def test_numbers_that_are_no_results_may_stand():
     words = "`lr = 0.001`, $0.5$, Approach 1, [@kingma2015, p. 12], [here](#x100) and\n\n1. first\n\n```\n79.69\n```"
-    assemble.check(f"# 12 points\n\n{words}\n\n$$ 4096 $$", "here")
+    more = "8-bit integers of one epoch, five layers, one of them at [a place](https://example.org/2020)"
+    assemble.check(f"# Approach 2: more {{-}}\n\n{words}\n\n$$ 4096 $$\n\n{more}", "here")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["61.2", "reaches .61", "about sixty per cent", "sixty-one percent", "nine of ten", "two thirds of it",
+     "half of it", "twice as fast", "tenfold", "8 per cent", "5x faster", "a factor of 5", "9 minutes", "1e-3", "¾",
+     "２ points",
+     "`61.2 %`", "$61.2$ %", "$61\\%$", "# Probe reaches 61", "[reaches 61 %; @kingma2015]", "see Figure 9"],
+)  # fmt: skip
+def test_no_spelling_of_a_result_may_be_typed(words):
+    with pytest.raises(assemble.ExportError, match="by hand"):
+        assemble.check(f"It says: {words}" if not words.startswith("#") else words, "here")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["[x](javascript:alert)", "[x](<data:text/html,x>)", "[w]{style='background:url(http://e.invalid)'}",
+     "`c`{.x onclick=y}", "![](x.png)", "::: {.x onclick=y}", "<!-- lost -->", "<b>bold</b>", "# T {onclick=x}", "[a]: http://e.invalid"],
+)  # fmt: skip
+def test_markup_that_runs_fetches_or_is_lost_is_refused(words):
+    for made in (new_markdown_cell(words), cell(new_output("display_data", data={"text/markdown": words}))):
+        with pytest.raises(assemble.ExportError, match="raw markup"):
+            assemble.assemble(notebook(made))
+
+
+@pytest.mark.parametrize(
+    "markup",
+    ["<a href='javascript:alert(1)'>x</a>", "<iframe src='http://e.invalid'></iframe>", 
+     "<img src='http://e.invalid/x.png'>", "<a href='file:///etc/passwd'>x</a>"],
+)  # fmt: skip
+def test_html_of_a_notebook_cannot_run_or_fetch_anything(markup, monkeypatch):
+    nb = notebook(new_markdown_cell("# T"), cell(new_output("execute_result", data={"text/html": f"<p>a</p>{markup}"})))
+    for make in (html, partial(typst_of, monkeypatch=monkeypatch)):
+        with pytest.raises(assemble.ExportError):
+            make(nb)
+
+
+def test_html_of_a_notebook_leaves_its_looks_and_scripts_behind(monkeypatch):
+    table = (
+        "<style>td {color: red}</style><script>alert(1)</script>"
+        "<div style='background:url(http://e.invalid)' onclick='x()'><table class='dataframe' border=1>"
+        "<tr style='text-align: right;'><th>a</th></tr><tr><td>1</td></tr></table>"
+        "<span style='position:fixed'>after</span></div>"
+    )
+    nb = notebook(new_markdown_cell("# T"), cell(new_output("execute_result", data={"text/html": table})))
+    page, source = html(nb), typst_of(nb, monkeypatch)
+    body = page[page.index("<main>") : page.index("</main>")]
+    assert "after" in body and "after" in source
+    for trace in ("onclick", "e.invalid", "alert(1)", "position", "color: red"):
+        assert trace not in body and trace not in source
+
+
+def test_the_last_look_finds_what_came_through():
+    scan.scan('<p><a href="#x">a</a><svg onload="x()"><script>y</script></svg><td style="text-align: left;">b</td></p>')
+    for bad in (
+        "<p onclick=x>",
+        "<script>",
+        "<a href=' javascript:x'>",
+        "<p style='color:red'>",
+        "<video>",
+        "<svg></svg><p onx=1>",
+    ):
+        with pytest.raises(assemble.ExportError):
+            scan.scan(bad)
 
 
 def test_labelled_formulas_are_numbered_and_referred_to(monkeypatch):
