@@ -188,9 +188,15 @@ def part(content: dict, where: str) -> str | Block:
     kind = content.pop("kind")
     if kind == "prose":
         check_markup(content["markdown"], where)
-        return content["markdown"]
+        return tied(re.sub(r"(?<=\w)'(?=\w)", "\N{RIGHT SINGLE QUOTATION MARK}", content["markdown"]))
     if kind not in NEEDS or not re.fullmatch(r"[a-z]+-[a-z0-9-]+", content["label"]):
         raise ExportError(f"{where} has a {kind!r} labelled {content.get('label')!r}, which the report cannot place")
     if missing := [name for name in NEEDS[kind] if not content.get(name) or not "".join(content[name]).strip()]:
         raise ExportError(f"{where} has a {kind} {content['label']!r} without {missing[0]}")
-    return Block(kind, content)
+    return Block(kind, content | {"caption": tied(content["caption"])})
+
+
+def tied(text: str) -> str:
+    """`text` with its numbers and what belongs to them on one line."""
+    text = re.sub(r"(\d) (?=%|points?\b|seeds?\b|nats\b)", "\\1\N{NO-BREAK SPACE}", text)
+    return re.sub(r"\b(n|p) ([=<]) (?=\d)", "\\1\N{NO-BREAK SPACE}\\2\N{NO-BREAK SPACE}", text)

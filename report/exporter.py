@@ -30,6 +30,8 @@ from webfonts import TEXT, faces
 
 HERE = Path(__file__).resolve().parent
 MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute"  # raw markup would vanish from one of the two formats
+WIDE = 300  # points; wider drawings do not fit a phone
+SHORT = 20  # signs of a cell that stay on one line
 SIDES = {"l": "left", "c": "center", "r": "right"}
 
 
@@ -118,7 +120,10 @@ class HTMLReport(DocumentExporter):
     def figure(self, block: Block, number: int) -> str:
         content = block.content
         picture = inlined(content["svg"], content["label"], content["alt"])
-        return f'<figure id="{html.escape(content["label"])}">{picture}{self._caption(block, "figcaption")}</figure>'
+        # What is wide is scrolled on a phone, since its text could not be read there otherwise.
+        wide = any(float(width) > WIDE for width in re.findall(r'<svg[^>]*\bwidth="([\d.]+)', picture))
+        box = f'<div class="wide" tabindex="0" role="region" aria-label="{block.number}">' if wide else "<div>"
+        return f'<figure id="{html.escape(content["label"])}">{box}{picture}</div>{self._caption(block)}</figure>'
 
     def equation(self, block: Block, number: int) -> str:
         place = block.number.split()[-1]
@@ -131,26 +136,31 @@ class HTMLReport(DocumentExporter):
 
         def row(cells: list[str], tag: str) -> str:
             styled = zip(cells, content["align"], strict=True)
-            return "<tr>" + "".join(f'<{tag} class="{SIDES[a]}">{html.escape(c)}</{tag}>' for c, a in styled) + "</tr>"
+            filled = (
+                f'<{tag} class="{SIDES[a]}{" short" * (len(c) <= SHORT and tag == "td")}">{html.escape(c)}</{tag}>'
+                for c, a in styled
+            )
+            return f"<tr>{''.join(filled)}</tr>"
 
         head = f"<thead>{row(content['header'], 'th')}</thead>"
         body = "<tbody>" + "".join(row(cells, "td") for cells in content["rows"]) + "</tbody>"
         label = html.escape(content["label"])
         return (
-            f'<div class="table" tabindex="0" role="region" aria-label="{block.number}"><table id="{label}">'
-            f"{self._caption(block, 'caption')}{head}{body}</table></div>"
+            f'<figure id="{label}" class="tabular">{self._caption(block)}<div class="table" tabindex="0" role="region" '
+            f'aria-label="{block.number}"><table>{head}{body}</table></div></figure>'
         )
 
     def listing(self, block: Block, number: int) -> str:
         label = html.escape(block.content["label"])
-        return (
-            f'<figure id="{label}" class="listing">{self._caption(block, "figcaption")}{self._python(block)}</figure>'
-        )
+        return f'<figure id="{label}" class="listing">{self._caption(block)}{self._python(block)}</figure>'
 
     def code(self, block: Block, number: int) -> str:
         if block.content["shown"]:
             return self._python(block)
-        return f'<details class="code"><summary>code</summary>{self._python(block)}</details>'
+        begins = html.escape(block.content["code"].split("\n")[0])
+        return (
+            f'<details class="code"><summary aria-label="code: {begins}">code</summary>{self._python(block)}</details>'
+        )
 
     def output(self, block: Block, number: int) -> str:
         return f'<pre class="output">{html.escape(block.content["text"].rstrip())}</pre>'
@@ -165,14 +175,19 @@ class HTMLReport(DocumentExporter):
         return styled.replace("/*fonts*/", faces(html.unescape(body)))
 
     @staticmethod
-    def _caption(block: Block, tag: str) -> str:
-        return f"<{tag}><strong>{block.number}.</strong> {html.escape(block.content['caption'])}</{tag}>"
+    def _caption(block: Block) -> str:
+        return f"<figcaption><strong>{block.number}.</strong> {html.escape(block.content['caption'])}</figcaption>"
 
     @staticmethod
     def _python(block: Block) -> str:
         marked = highlight(block.content["code"], PythonLexer(), HtmlFormatter(nowrap=True)).rstrip()
-        # A line of its own for each line, so that the style sheet can mark where one wraps.
-        lines = "".join(f'<span class="line">{line}\n</span>' for line in marked.split("\n"))
+        # A line of its own for each line, so that the style sheet can mark where one wraps, and indent what goes on.
+        code = block.content["code"].rstrip().split("\n")
+        deep = [min(len(line) - len(line.lstrip(" ")), 24) // 4 for line in code] + [0] * marked.count("\n")
+        lines = "".join(
+            f'<span class="line in{depth}">{line}\n</span>'
+            for depth, line in zip(deep, marked.split("\n"), strict=False)
+        )
         return f'<pre class="python" tabindex="0"><code>{lines}</code></pre>'
 
 
@@ -212,7 +227,10 @@ class PDFReport(DocumentExporter):
         content = block.content
         code = f'raw({quote(content["code"])}, block: true, lang: "python")'
         caption = self._words(content["caption"])
-        return f"#figure({code}, caption: [{caption}], kind: raw, supplement: [Listing]) <{content['label']}>"
+        figure = f"#figure({code}, caption: [{caption}], kind: raw, supplement: [Listing]) <{content['label']}>"
+        # As with tables: only what may not fit a page is broken.
+        short = content["code"].count("\n") < 40
+        return figure if short else f"#[#show figure: set block(breakable: true)\n{figure}]"
 
     def code(self, block: Block, number: int) -> str:
         return f'#raw({quote(block.content["code"])}, block: true, lang: "python")' if block.content["shown"] else ""
@@ -245,7 +263,9 @@ class PDFReport(DocumentExporter):
     @classmethod
     def _cell(cls, text: str) -> str:
         """A few words stay on one line: no break at their spaces, nor (word joiner) at their hyphens."""
-        return cls._words(text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "-\u2060") if len(text) <= 20 else text)
+        return cls._words(
+            text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "-\u2060") if len(text) <= SHORT else text
+        )
 
 
 class PNGReport(PDFReport):

@@ -52,7 +52,7 @@ def curves(runs: Sequence[Run]) -> Figure:
         fig,
         f"fig-curves-{approach.replace('_', '-')}",
         f"{NAMES[approach].capitalize()}: loss and validation accuracy after each epoch, {seeds}. "
-        + ("The outlined marker is the selected epoch." if len(runs) == 1 else "Outlined: each seed's selected epoch."),
+        + ("The outlined marker is the selected epoch." if len(runs) == 1 else "Outlined: each seed’s selected epoch."),
         f"Two line charts over {len(epochs)} epochs. Validation accuracy of the mean goes from "
         f"{percent(np.mean([r.epochs['validation_accuracy'].iloc[0] for r in runs]))} to "
         f"{percent(np.mean([r.epochs['validation_accuracy'].iloc[-1] for r in runs]))}.",

@@ -103,7 +103,7 @@ def neighbours(
         fig,
         "fig-neighbours",
         f"The mistakes that {the([run])} (seed {run.seed}) is surest of, at the left with true class, what it "
-        "was taken for and confidence, and the training images nearest to each in the pretrained trunk's features, "
+        "was taken for and confidence, and the training images nearest to each in the pretrained trunk’s features, "
         "with class and cosine similarity.",
         "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",
     )
@@ -128,7 +128,7 @@ def filters(run: Run) -> Figure:
     return drawn(
         fig,
         "fig-filters",
-        "The first layer's 64 filters, each stretched to its own range of colours. "
+        "The first layer’s 64 filters, each stretched to its own range of colours. "
         f"Fine-tuning moved them by {percent(change)} of their length.",
         f"Two grids of 64 small coloured tiles, one a filter; from left to right they change by {percent(change)}.",
     )

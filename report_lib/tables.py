@@ -91,7 +91,7 @@ def test(runs: Sequence[Run]) -> Table:
     return Table(
         f"tab-test-{approach.replace('_', '-')}",
         f"{NAMES[approach].capitalize()}: the selected epoch on {images:,} test images; "
-        "the 95 % interval is Wilson's, over test images.",
+        "the 95 % interval is Wilson’s, over test images.",
         ("seed", "epoch", "validation accuracy, %", "test accuracy, %", "95 % interval, %", "test loss, nats"),
         tuple(rows),
         "rrrrrr",
@@ -205,7 +205,7 @@ def defects(evidence: Evidence) -> Table | Prose:
         between, digits = reach(*one["effect_ci95"])
         change = (signed(100 * one["effect"], digits), between)
         if one["same_images_right"]:
-            digits, change = 1, ("none", "the same images right")
+            digits, change = 1, ("0", "the same images right")
         rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], fixed(100 * one["test_accuracy"], digits), *change,
                      signed(one["loss_effect"], 3)))  # fmt: skip
     return Table(
@@ -267,7 +267,7 @@ def provenance(evidence: Evidence) -> Table:
                          device_of(runs), finished))  # fmt: skip
     return Table(
         "tab-provenance",
-        "The runs behind this report, and the commit that made them; results.json names each one's record.",
+        "The runs behind this report, and the commit that made them; results.json names each one’s record.",
         ("approach", "recipe", "seeds", "commit", "device", "finished (UTC)"),
         tuple(rows),
         "llllll",

@@ -7,7 +7,7 @@ from made_up import IMAGES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from report_lib import figures, pictures, prose, tables
-from report_lib.document import listing, text
+from report_lib.document import Prose, listing, text
 from report_lib.train import train_epoch
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -19,15 +19,15 @@ def page_of(browser, study, tmp_path):
     evidence = study(lambda approach, what: 0.8 if approach == "full_finetune" else 0.6, seeds="0,1",
                      recipes="published,corrected,tuned", budgets="10,50", defects="linear_probe")  # fmt: skip
     main = evidence.main
+    names = " ".join(text(name) for name in main["linear_probe"][0].classes)
     parts = [
-        prose.abstract(evidence, ""), tables.epochs(main["linear_probe"]), figures.curves(main["linear_probe"]),
+        Prose(f"Of {names}."), prose.abstract(evidence, ""), tables.epochs(main["linear_probe"]), figures.curves(main["linear_probe"]),
         figures.confusion(main["linear_probe"]), listing("lst-loop", "One epoch.", train_epoch),
         tables.published(evidence, ""), tables.defects(evidence), figures.accuracy_against_time(evidence),
         figures.budgets(evidence), pictures.mistakes(main, np.zeros((IMAGES, 8, 8, 3), np.uint8)),
         prose.conclusion(main["linear_probe"]), tables.provenance(evidence),
     ]  # fmt: skip
-    names = " ".join(text(name) for name in main["linear_probe"][0].classes)
-    cells = [new_markdown_cell(f"# First\n\nOf {names}.\n\n$$ \\frac{{1}}{{n}}\\sum_i x_i $$ <!-- eq-mean -->")]
+    cells = [new_markdown_cell("# First\n\n$$ \\frac{1}{n}\\sum_i x_i $$ <!-- eq-mean -->")]
     for number, part in enumerate(parts):
         cells.append(new_markdown_cell(f"## Section of part {chr(97 + number)}\n\n" + "Words. " * 60))
         cells.append(new_code_cell("shown", outputs=[new_output("display_data", data=part._repr_mimebundle_())]))

@@ -85,7 +85,7 @@ def test_defects_that_flatter_are_told_from_those_that_do_nothing(study):
     text = findings.defects(evidence).markdown
     assert "These raise the reported accuracy: “the test images select the epoch” (linear probe)" in text
     assert "lower it" not in text and "0.2 would be expected to exclude zero by chance" in text
-    assert ("none", "the same images right") in {row[3:5] for row in tables.defects(evidence).rows}
+    assert ("0", "the same images right") in {row[3:5] for row in tables.defects(evidence).rows}
     effects = {one["defect"]: one for one in measures.defect_effects(evidence)}
     assert effects["select_on_test"]["effect"] > 0.1 and effects["select_on_test"]["effect_is_clear"]
     assert not effects["frozen_dropout"]["effect_is_clear"]
