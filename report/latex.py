@@ -8,6 +8,8 @@ Text, numbers and references are those of the other formats (assemble.py); TeX d
 import argparse
 import base64
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,8 +17,9 @@ import nbformat
 import pypandoc
 import typst
 import yaml
-from assemble import Block, assemble
+from assemble import Block, ExportError, assemble
 from exporter import HERE, pandoc
+from fontTools.ttLib import TTFont
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from webfonts import TEXT
 
@@ -44,6 +47,22 @@ def plain(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
         elif piece.strip():
             whole.cells.append(new_markdown_cell(piece.strip()))
     return whole
+
+
+def check_signs(nb: nbformat.NotebookNode) -> None:
+    """Raises ExportError for signs that TeX's own fonts lack, since TeX would leave them out with a note in its log."""
+    texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
+    texts += [out.data.get("text/latex", "") for cell in nb.cells for out in cell.get("outputs", [])]
+    codes = [cell.source for cell in nb.cells if cell.cell_type == "code"]
+    codes += [out.data.get("text/plain", "") for cell in nb.cells for out in cell.get("outputs", [])]
+    for font, some in (("lmroman10-regular.otf", texts), ("lmmono10-regular.otf", codes)):
+        found = subprocess.run(["kpsewhich", font], capture_output=True, text=True).stdout.strip()
+        if not found:
+            print(f"{font} is not found, so it is not known which signs it lacks", file=sys.stderr)
+            continue
+        known = set(TTFont(found).getBestCmap()) | set(map(ord, "\n\t\N{NO-BREAK SPACE}\N{WORD JOINER}"))
+        if lost := sorted({sign for text in some for sign in text if ord(sign) not in known}):
+            raise ExportError(f"TeX's font {font} lacks {' '.join(lost)}; make the PDF without PDF=latex")
 
 
 def cells(block: Block) -> list[nbformat.NotebookNode]:
@@ -114,4 +133,9 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("notebook", type=Path)
     options = parser.parse_args()
-    nbformat.write(plain(nbformat.read(options.notebook, as_version=4)), options.output)
+    document = plain(nbformat.read(options.notebook, as_version=4))
+    try:
+        check_signs(document)
+    except ExportError as error:
+        raise SystemExit(f"error: {error}") from error
+    nbformat.write(document, options.output)

@@ -21,7 +21,8 @@ def page_of(browser, study, tmp_path):
     main = evidence.main
     names = " ".join(text(name) for name in main["linear_probe"][0].classes)
     parts = [
-        Prose(f"Of {names}."), prose.abstract(evidence, ""), tables.epochs(main["linear_probe"]), figures.curves(main["linear_probe"]),
+        Prose(f"Of {names}."), prose.abstract(evidence, ""),
+        tables.epochs(main["linear_probe"]), figures.curves(main["linear_probe"]),
         figures.confusion(main["linear_probe"]), listing("lst-loop", "One epoch.", train_epoch),
         tables.published(evidence, ""), tables.defects(evidence), figures.accuracy_against_time(evidence),
         figures.budgets(evidence), pictures.mistakes(main, np.zeros((IMAGES, 8, 8, 3), np.uint8)),

@@ -395,3 +395,11 @@ def test_nbconverts_own_latex_path_typesets_it(tmp_path, monkeypatch):
     nbformat.write(latex.plain(nb), tmp_path / "latex.ipynb")
     made, _ = nbconvert.PDFExporter().from_filename(str(tmp_path / "latex.ipynb"))
     assert made.startswith(b"%PDF")
+
+
+@pytest.mark.skipif(not shutil.which("xelatex"), reason="TeX is not installed")
+@pytest.mark.parametrize(("made", "lost"), [(new_markdown_cell("of 猫"), "猫"), (cell(source="cat = '猫'"), "猫")])
+def test_signs_that_tex_would_leave_out_stop_it(made, lost):
+    latex.check_signs(notebook(new_markdown_cell("# Naïve “T” − ± × … ’"), cell(source="x = 'ä'")))
+    with pytest.raises(assemble.ExportError, match=f"lacks {lost}; make the PDF without PDF=latex"):
+        latex.check_signs(notebook(made))
