@@ -67,7 +67,7 @@ def confusion(runs: Sequence[Run]) -> Figure:
     few = len(classes) <= 20
     approach = runs[0].approach
     with styled(axes_grid=False):
-        size = min(WIDTH * 0.9, 1.4 + 0.28 * len(classes))
+        size = min(WIDTH * 0.9, 1.4 + 0.25 * len(classes))
         fig, axis = plt.subplots(figsize=(size, size * 0.86))
         if few:
             axis.pcolormesh(share, cmap="Greys", vmin=0, vmax=1, edgecolor="none")  # vectors, sharp at any size

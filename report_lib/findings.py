@@ -84,10 +84,10 @@ def search(rows: dict[str, list[dict]], winners: dict[str, dict], made: dict[str
             f"{percent(best, decimals(100 * error))} of {held_out:,} validation images"
             + (f"; {near} more {'is' if near == 1 else 'are'} within one standard error of it" if near else "")
         )
-    given = {run.info["recipe"]["learning_rate"] for run in study["full_finetune"]}
-    other = winners["full_finetune"].get("learning_rate")
+    run = study["full_finetune"][0].info["recipe"]
+    found = winners["full_finetune"].get("learning_rate")
     instead = ""
-    if other and given != {other}:
+    if run["recipe"] == "tuned" and found and run["learning_rate"] != found:
         instead = " In this study the learning rate was given instead of found."
     return Prose(
         f"How the settings of tuned were chosen: {'. And '.join(said)}. The rest of the recipe, such as warm-up and "
