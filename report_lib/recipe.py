@@ -155,7 +155,7 @@ def named(approach: str, recipe: str = "corrected", **given: object) -> Recipe:
 def probe_of(recipe: Recipe) -> Recipe:
     """The tuned linear probe from whose head `recipe` starts: on the same data, split and seed."""
     shared = ("data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "per_class", "seed", "precision",
-              "normalisation")  # fmt: skip
+              "normalisation", "unstratified", "train_on_all", "select_on_test")  # fmt: skip
     return named("linear_probe", "tuned", **{name: getattr(recipe, name) for name in shared})
 
 

@@ -11,7 +11,7 @@ from bench import published
 from torch import nn
 
 from report_lib import data, features, model, runner, search, train
-from report_lib.recipe import DEFECTS, NAMED, InputError, Recipe, derive_seed, named, request_key
+from report_lib.recipe import DEFECTS, NAMED, InputError, Recipe, derive_seed, named, probe_of, request_key
 
 CPU = torch.device("cpu")
 
@@ -79,6 +79,36 @@ def test_each_defect_of_the_probe_is_in_the_listing(full_size):
     assert distance(recipe) < 1e-5
     for mended in set(DEFECTS) & NAMED["published"]["linear_probe"].keys():
         assert distance(dataclasses.replace(recipe, **{mended: False})) > 1e-4, mended
+
+
+def test_each_defect_of_fine_tuning_is_in_the_listing(full_size):
+    """The same of the published fine-tuning; dropout that ends shows in its second epoch."""
+    setting, recipe = full_size, small("full_finetune", "published", epochs=2)
+    images = setting.images
+    parts = [(images.train.numpy(), images.train_labels.numpy()), (images.test.numpy(), images.test_labels.numpy())]
+    net = model.build(setting.weights, 10, 0)
+    theirs = published.full_finetune(net, *parts, orders(recipe, images.train_labels), 63, CPU, batch_size=16)
+
+    def distance(one):
+        epochs = train.adapt(one, setting).history.epochs
+        return max(
+            abs(epoch[name] / theirs[name][at] - 1)
+            for at, epoch in enumerate(epochs) for name in ("train_loss", "validation_loss")
+        )  # fmt: skip
+
+    assert distance(recipe) < 1e-2
+    mendings = {"normalisation": {"normalisation": "imagenet"}, "dropout_ends": {"dropout_ends": False},
+                "train_on_all": {"train_on_all": False},
+                "select_on_test": {"train_on_all": False, "select_on_test": False}}  # fmt: skip
+    assert set(mendings) == set(DEFECTS) & NAMED["published"]["full_finetune"].keys()
+    for name, mended in mendings.items():
+        assert distance(dataclasses.replace(recipe, **mended)) > 5e-2, name
+
+
+def test_the_probe_that_fine_tuning_starts_from_has_its_split():
+    for given in ({"unstratified": True}, {"train_on_all": True, "select_on_test": True}):
+        recipe = named("full_finetune", "tuned", **given)
+        assert all(getattr(probe_of(recipe), name) == value for name, value in given.items())
 
 
 def test_convolutional_features_with_dropout_above_give_what_the_whole_network_gives(setting):
