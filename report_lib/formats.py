@@ -41,6 +41,12 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{fixed(100 * fraction, digits)}{NBSP}%"
 
 
+def confidence(probability: float, digits: int = 0) -> str:
+    """A softmax probability in percent, never a whole 100 %, which none is."""
+    most = 1 - 10.0 ** -(digits + 2)
+    return f"> {percent(most, digits)}" if probability > most else percent(probability, digits)
+
+
 def interval(low: float, high: float, digits: int = 1) -> str:
     """A 95 % interval of fractions, in percent."""
     return f"{fixed(100 * low, digits)} to {percent(high, digits)}"

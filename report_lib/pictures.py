@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from report_lib.document import Figure
-from report_lib.formats import percent
+from report_lib.formats import confidence, percent
 from report_lib.measures import NAMES, filter_change, probabilities, surest_mistakes, the
 from report_lib.records import Run
 from report_lib.style import WIDTH, drawn, short, styled
@@ -45,7 +45,7 @@ def mistakes(runs: Mapping[str, Sequence[Run]], pictures: np.ndarray, count: int
     return _gallery(
         "fig-mistakes", rows, title, pictures,
         f"The mistakes each approach is surest of (seed {runs['linear_probe'][0].seed}): the true class, what was "
-        f"predicted, and with which confidence. The surest has {percent(surest)}."
+        f"predicted, and with which confidence. The surest has {confidence(surest, 1)}."
         if surest else "Neither approach makes a mistake on the test images.",
     )  # fmt: skip
 
@@ -139,7 +139,7 @@ def _sure(run: Run, indices: np.ndarray) -> list[tuple[str, str]]:
     probability, labels = probabilities(run)
     said = zip(indices, probability[indices].argmax(1), probability[indices].max(1), strict=True)
     return [
-        (run.classes[labels[at]], f"{short(run.classes[guess], 14)}\n{100 * sure:.0f} %") for at, guess, sure in said
+        (run.classes[labels[at]], f"{short(run.classes[guess], 14)}\n{confidence(sure)}") for at, guess, sure in said
     ]
 
 

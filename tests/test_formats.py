@@ -44,3 +44,8 @@ def test_intervals_and_spreads_round_together():
     assert formats.spread([0.5, 0.6], 100, 1) == "55.0 ± 7.1" and formats.spread([0.5], 100, 0) == "50"
     assert formats.rate(Estimate(0.8234, None, 1, 0.78, 0.86, "")) == "82\N{NO-BREAK SPACE}%"
     assert formats.deviation([1.0]) is None and formats.deviation([1.0, 3.0]) == pytest.approx(np.sqrt(2))
+
+
+def test_no_softmax_is_quite_sure():
+    shown = [formats.confidence(p).replace(formats.NBSP, " ") for p in (0.5, 0.99, 0.996, 1.0)]
+    assert shown == ["50 %", "99 %", "> 99 %", "> 99 %"] and "> 99.9" in formats.confidence(0.99999, 1)
