@@ -1,5 +1,6 @@
 """Killed runs, full disks, rotten files: nothing finished is lost, and nothing half-made is believed."""
 
+import bz2
 import contextlib
 import io
 import json
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,7 +25,7 @@ import pytest
 import torch
 from PIL import Image
 
-from report_lib import checkpoints, data, features, model, plan, profiles, records, runner, train
+from report_lib import archives, checkpoints, data, features, model, plan, profiles, records, runner, train
 from report_lib.__main__ import main
 from report_lib.recipe import PROJECT, InputError, named, request_key
 
@@ -191,6 +194,18 @@ def bomb(side=60_000):
     )
 
 
+@contextlib.contextmanager
+def peak_below(mebibytes):
+    """Fails if Python objects and arrays, those of PIL aside, ever take more than that."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < mebibytes << 20
+
+
 GOOD = {f"{part}/{cls}/{n}.png": png() for part in ("train", "test") for cls in "ab" for n in range(4)}
 
 
@@ -216,6 +231,99 @@ def test_bombs_are_refused_before_they_go_off(tar, tmp_path):
         file.write(huge.tobuf())
     with pytest.raises(InputError, match="'train/a/y.png' holds 1,048,576 MiB; no image file is that large"):
         data.load(str(path), 63, str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_flipped_bit_in_an_archives_headers_never_makes_a_smaller_data_set(tmp_path, format):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, content in GOOD.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with tarfile.open(path) as archive:
+        headers = [member.offset for member in archive]
+    whole, rng, refused = path.read_bytes(), random.Random(0), 0
+    calm = dict(archives.members(path, lambda _: True))
+    ends = range(len(whole.rstrip(b"\0")), len(whole), 997)
+    for where in [header + rng.randrange(512) for header in headers for _ in range(20)] + list(ends):
+        damaged = bytearray(whole)
+        damaged[where] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert dict(archives.members(path, lambda _: True)) == calm
+        except InputError as error:
+            refused += "is it complete?" in str(error)
+    assert refused > 300
+
+
+def test_an_archive_cut_where_its_images_end_in_zeros_is_refused(tar):
+    path = tar(GOOD | {"train/a/y.png": png() + bytes(2000), "train/a/z.png": png()}, "x.tar")
+    with tarfile.open(path) as archive:
+        end = archive.getmember("train/a/z.png").offset
+    for cut in (end, end - 100):
+        path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(InputError, match="is it complete"):
+            data.load(str(path), 63)
+
+
+@pytest.mark.parametrize("twin", ["train/a/0.png", "./train/a/0.png", "train//a/./0.png"])
+def test_an_archive_that_holds_an_image_twice_is_refused(tmp_path, twin):
+    members = [*GOOD.items(), (twin, png((9, 9)))]
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    for name in ("x.tar", "x.zip"):
+        with pytest.raises(InputError, match="which holds 'train/a/0.png' twice; pack it anew"):
+            data.load(str(tmp_path / name), 63)
+
+
+def test_an_archive_may_start_at_a_dot(tar):
+    plain, dotted = (data.load(str(tar({f"{d}{n}": c for n, c in GOOD.items()})), 63) for d in ("", "./"))
+    assert plain.fingerprint == dotted.fingerprint
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE])
+def test_a_tar_header_of_gibibytes_is_not_read(tmp_path, kind):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 8 << 30
+    path = tmp_path / "x.tar.bz2"
+    path.write_bytes(bz2.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(64 << 20)))
+    with pytest.raises(InputError, match="a header of 8,589,934,592 bytes|a sparse file"), peak_below(20):
+        data.load(str(path), 63)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_images_would_is_refused(tar, tmp_path, monkeypatch):
+    huge = tarfile.TarInfo("notes.txt")
+    huge.size = 200 << 30
+    path = tmp_path / "huge.tar.bz2"
+    path.write_bytes(bz2.compress(huge.tobuf() + bytes(1 << 20)))
+    with pytest.raises(InputError, match="unpacks to over 4 GiB and 100 times its size"):
+        data.load(str(path), 63)
+    monkeypatch.setattr(archives, "UNPACKED", 1 << 20)
+    with pytest.raises(InputError, match="unpacks to over"):
+        data.load(str(tar({f"{n}.txt": bytes(1 << 19) for n in range(8)} | GOOD, "many.tar.bz2")), 63)
+    path.write_bytes(bz2.compress(tarfile.TarInfo("x").tobuf() + bytes(8 << 20)))
+    with pytest.raises(InputError, match="unpacks to over"):  # nothing but its end
+        data.load(str(path), 63)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("notes.txt", bytes(8 << 20))
+    with pytest.raises(InputError, match="unpacks to over"):
+        data.load(str(tmp_path / "x.zip"), 63)
+
+
+@pytest.mark.parametrize(("packed", "says"), [(zipfile.ZIP_DEFLATED, "is it complete"), (zipfile.ZIP_BZIP2, "neither")])
+def test_a_zip_member_that_understates_its_size_is_not_inflated(tmp_path, packed, says):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", packed) as archive:
+        archive.writestr("train/a/0.png", bytes(100 << 20))
+        archive.infolist()[0].file_size = 100  # in the central directory
+    with pytest.raises(InputError, match=says), peak_below(20):
+        data.load(str(tmp_path / "x.zip"), 63)
 
 
 def test_an_undecodable_image_is_named_and_may_be_left_out(tar, tmp_path, monkeypatch, capsys):
