@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from report_lib import archives, progress
 from report_lib.archives import members, walk
@@ -30,6 +30,8 @@ from report_lib.records import reserved, sweep
 
 HELD = 1 << 29  # bytes of an archive that are kept in memory between finding its classes and decoding
 PER_WORKER = 1000  # images that are worth starting a process for
+# PIL knows many more, some of which it hands to another program (EPS to Ghostscript).
+FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")  # those of archives.IMAGE_ENDINGS
 EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
 
 
@@ -238,9 +240,9 @@ def _fill(
         ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else contextlib.nullcontext() as pool,
         progress.bar(f"decoding {path.name}", len(rows), "image") as bar,
     ):
-        for chunk in _chunks(files):
+        for chunk in _chunks(files, image_size):
             shares = [chunk[start :: workers or 1] for start in range(workers or 1)]
-            decode = functools.partial(_share, shape)
+            decode = functools.partial(_share, shape, image_size)
             for name, pixels in itertools.chain.from_iterable((pool.map if pool else map)(decode, shares)):
                 if isinstance(pixels, str):
                     if not _skipping():
@@ -250,9 +252,9 @@ def _fill(
                         )
                     undecodable.append(name)
                     continue
+                if pixels is None:
+                    raise _SizesDiffer
                 if not arrays:
-                    if max(pixels.shape[:2]) > image_size:
-                        raise _SizesDiffer
                     arrays = {p: entry.array(p, (len(labels[p]), *pixels.shape)) for p in ("train", "test")}
                 part, row = rows[name]
                 if pixels.shape != arrays[part].shape[1:]:
@@ -264,37 +266,55 @@ def _fill(
     return arrays["train"], arrays["test"]
 
 
-def _chunks(items: Iterator[tuple[str, bytes]], megabytes: int = 64) -> Iterator[list[tuple[str, bytes]]]:
-    """Lists of at most 1024 encoded files or so many megabytes, so that a tree larger than memory streams through."""
+def _chunks(
+    items: Iterator[tuple[str, bytes]], image_size: int, megabytes: int = 64
+) -> Iterator[list[tuple[str, bytes]]]:
+    """Lists of at most 1024 files, or so many megabytes encoded, or four times that decoded to at most `image_size`, so
+    that a tree larger than memory streams through."""
+    most = min(1024, (4 * megabytes << 20) // (3 * image_size**2))
     chunk: list[tuple[str, bytes]] = []
     held = 0
     for item in items:
         chunk.append(item)
         held += len(item[1])
-        if len(chunk) == 1024 or held > megabytes << 20:
+        if len(chunk) == most or held > megabytes << 20:
             yield chunk
             chunk, held = [], 0
     if chunk:
         yield chunk
 
 
-def _share(shape: tuple[int, int] | None, files: list[tuple[str, bytes]]) -> list[tuple[str, np.ndarray | str]]:
-    return [(name, _pixels(encoded, shape)) for name, encoded in files]
+def _share(
+    shape: tuple[int, int] | None, largest: int, files: list[tuple[str, bytes]]
+) -> list[tuple[str, np.ndarray | str | None]]:
+    """(name, what `_pixels` says) of each file, up to the first that is too large to be kept as it is."""
+    share = []
+    for name, encoded in files:
+        share.append((name, _pixels(encoded, shape, largest)))
+        if share[-1][1] is None:
+            break
+    return share
 
 
-def _pixels(encoded: bytes, shape: tuple[int, int] | None) -> np.ndarray | str:
-    """uint8 (h, w, 3) of one encoded image, turned upright by its EXIF tag, as RGB, squeezed to `shape` if given; or
-    why it cannot be decoded."""
+def _pixels(encoded: bytes, shape: tuple[int, int] | None, largest: int) -> np.ndarray | str | None:
+    """uint8 (h, w, 3) of one encoded image, turned upright by its EXIF tag, as RGB, squeezed to `shape` if given; None
+    if there is none and a side exceeds `largest`; or why it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
             plain = picture.format == "JPEG" and not picture.info.keys() & {"exif", "xmp"}
             upright = picture if plain else ImageOps.exif_transpose(picture)  # which takes as long as decoding
             if upright.mode.startswith("I"):  # 16-bit grey, which PIL's convert would clip to white
                 upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
             rgb = upright.convert("RGB")
-            return np.asarray(rgb.resize(shape, Image.Resampling.BILINEAR) if shape else rgb)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return str(error) or type(error).__name__
+            if shape:
+                return np.asarray(rgb.resize(shape, Image.Resampling.BILINEAR))
+            return np.asarray(rgb) if max(rgb.size) <= largest else None
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        return f"it is none of {', '.join(FORMATS)}"
+    except Exception as error:  # whatever a decoder makes of damage
+        return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half an image is an error, whatever another library has set

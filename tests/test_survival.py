@@ -25,7 +25,7 @@ import pytest
 import torch
 from PIL import Image
 
-from report_lib import archives, checkpoints, data, features, model, plan, profiles, records, runner, train
+from report_lib import archives, checkpoints, data, features, model, plan, profiles, records, runner, sources, train
 from report_lib.__main__ import main
 from report_lib.recipe import PROJECT, InputError, named, request_key
 
@@ -343,6 +343,75 @@ def test_an_undecodable_image_is_named_and_may_be_left_out(tar, tmp_path, monkey
     monkeypatch.setenv("REPORT_SKIP_UNDECODABLE", "yes")
     with pytest.raises(InputError, match="allowed are 0 and 1"):
         data.load(path, 63, cache)
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+showpage
+%%EOF
+"""
+
+
+def test_no_image_starts_a_program(tar, tmp_path):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\necho started >> {shlex.quote(str(tmp_path / 'started'))}\n")
+    (tmp_path / "gs").chmod(0o755)
+    path = tar(GOOD | {"train/a/e.png": EPS})
+    code = f"from report_lib import data\ndata.load({str(path)!r}, 63)"
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}  # PIL looks for it but once
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, env=environment)
+    assert "'train/a/e.png' cannot be decoded (it is none of PNG, JPEG, " in done.stderr, done.stderr
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("ending", archives.IMAGE_ENDINGS)
+def test_every_ending_that_counts_as_an_image_can_be_decoded(tar, ending):
+    file = io.BytesIO()
+    picture = Image.new("L" if ending == ".pgm" else "RGB", (8, 8), 7)
+    picture.save(file, Image.registered_extensions()[ending])
+    assert len(data.load(str(tar(GOOD | {f"train/a/x{ending}": file.getvalue()})), 63).train) == 9
+
+
+@pytest.mark.parametrize("error", [RuntimeError("two\nlines"), NotImplementedError(), KeyError(7), OverflowError("x")])
+def test_whatever_a_decoder_raises_names_its_image(tar, monkeypatch, error):
+    def convert(picture, mode):
+        if picture.size == (9, 9):
+            raise error
+        return original(picture, mode)
+
+    original = Image.Image.convert
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    path = str(tar(GOOD | {"train/a/odd.png": png((9, 9))}))
+    with pytest.raises(InputError, match=r"'train/a/odd.png' cannot be decoded \((two|NotImplementedError|7|x)\)"):
+        data.load(path, 63)
+    monkeypatch.setenv("REPORT_SKIP_UNDECODABLE", "1")
+    assert len(data.load(path, 63).train) == 8
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_image(tar, monkeypatch):
+    def convert(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    monkeypatch.setenv("REPORT_SKIP_UNDECODABLE", "1")
+    with pytest.raises(MemoryError):
+        data.load(str(tar(GOOD)), 63)
+
+
+@pytest.mark.parametrize("first", [(8, 8), (1500, 1500)])
+def test_large_images_are_never_in_memory_together(tar, first):
+    """20 of them are 129 MiB, decoded."""
+    large = {f"train/b/{n}.png": png((1500, 1500)) for n in range(100, 120)}
+    path = str(tar({"train/a/first.png": png(first)} | GOOD | large))
+    with peak_below(40):
+        images = data.load(path, 63)
+    assert images.train.shape == (29, 63, 63, 3)
+
+
+@pytest.mark.parametrize(("image_size", "count"), [(63, 1024), (224, 1024), (1024, 85)])
+def test_a_chunk_of_images_takes_at_most_256_mebibytes(image_size, count):
+    chunk = next(sources._chunks(((f"{n}.png", b"x") for n in range(2000)), image_size))
+    assert len(chunk) == count and count * image_size**2 * 3 <= 256 << 20
 
 
 # --- full disks and small memories -----------------------------------------------------------------------------
