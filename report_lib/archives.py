@@ -5,6 +5,7 @@ import functools
 import gzip
 import lzma
 import os
+import stat
 import struct
 import tarfile
 import zipfile
@@ -124,6 +125,10 @@ def _check_member(path: Path, name: str, size: int) -> None:
     """Raises InputError for what no honest archive of images has. Nothing is extracted, so nothing could escape."""
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise InputError(f"data is {str(path)!r}, whose {name!r} leads out of the archive; pack it anew")
+    _check_size(path, name, size)
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
     if size > LARGEST:
         raise InputError(f"data is {str(path)!r}, whose {name!r} holds {size >> 20:,} MiB; no image file is that large")
 
@@ -163,6 +168,10 @@ class _Stream:
 
 def _content(path: Path, file: Path) -> bytes:
     try:
+        state = file.stat()
+        if not stat.S_ISREG(state.st_mode):  # a pipe, say, which may never say anything
+            raise InputError(f"data is {str(path)!r}, of which {str(file)!r} is no plain file; remove it")
+        _check_size(path, str(file), state.st_size)
         return file.read_bytes()
     except OSError as error:
         raise InputError(f"data is {str(path)!r}, of which {str(file)!r} cannot be read ({error.strerror})") from error

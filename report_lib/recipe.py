@@ -250,6 +250,13 @@ def check_writable(folder: Path, name: str) -> None:
         raise InputError(f"{name} is {str(folder)!r}, where nothing can be written ({error.strerror})") from error
 
 
+def check_plain(name: str, path: str) -> None:
+    """Raises InputError for what is there but neither a file nor a folder: to read a pipe or a device may never end."""
+    found = locate(path)
+    if found.exists() and not (found.is_file() or found.is_dir()):
+        raise InputError(f"{name} is {path!r}, a pipe or a device; copy what it gives into a file and name that")
+
+
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
@@ -263,6 +270,8 @@ def _boolean(name: str, value: object) -> None:
 def _source(name: str, value: object, known: tuple[str, ...], path: str) -> None:
     if not isinstance(value, str) or not value or (value not in known and not _exists(value)):
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(known)} or the path of {path}")
+    if value not in known:
+        check_plain(name, value)
 
 
 def _exists(path: str) -> bool:

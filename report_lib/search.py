@@ -45,12 +45,12 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
 
     path = FOLDER / f"{approach}.csv"
     chosen_device = machine.pick_device(device)
+    first = named(approach, "tuned", **shared)
     images = data.load(shared["data"], shared["image_size"], cache)
     weights = model.load_weights(shared["weights"])
     conditions = {name: value for name, value in shared.items() if name not in ("data", "weights")}
     conditions |= {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
-    labels, first = images.train_labels, named(approach, "tuned", **shared)
-    conditions["validation_images"] = len(data.split(labels, first)[1])
+    conditions["validation_images"] = len(data.split(images.train_labels, first)[1])
     tried = set().union(*GRID[approach])
     fixed = settings(first)
     conditions["fixed"] = {name: fixed[name] for name in NAMED["tuned"][approach] if name not in tried}

@@ -25,7 +25,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from report_lib import archives, progress
 from report_lib.archives import members, walk
-from report_lib.recipe import InputError, check_writable, locate
+from report_lib.recipe import InputError, check_plain, check_writable, locate
 from report_lib.records import reserved, sweep
 
 HELD = 1 << 29  # bytes of an archive that are kept in memory between finding its classes and decoding
@@ -61,6 +61,7 @@ def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
         digits = _digits()
         return digits, digits.fingerprint()
     check_writable(cache, "cache")
+    check_plain("data", source)
     path = locate(source)
     identity = "cifar10" if source == "cifar10" else _identity(path)
     name = "CIFAR-10" if source == "cifar10" else path.name.split(".")[0]

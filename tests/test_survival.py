@@ -345,6 +345,30 @@ def test_an_undecodable_image_is_named_and_may_be_left_out(tar, tmp_path, monkey
         data.load(path, 63, cache)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_refused_wherever_a_file_should_be(tree, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    root = tree()
+    arguments = ["run", "--approach", "linear_probe", "--epochs", "1", "--image-size", "63", "--batch-size", "4"]
+    for name, given in (("data", str(tmp_path / "pipe")), ("weights", str(tmp_path / "pipe")), ("data", "/dev/zero")):
+        assert main([*arguments, "--data", str(root), f"--{name}", given]) == 2
+        assert f"{name} is '{given}', a pipe or a device; copy" in capsys.readouterr().err
+    with pytest.raises(InputError, match="data is .*, a pipe or a device"):
+        data.load(str(tmp_path / "pipe"), 63)
+    os.mkfifo(root / "train" / "notes")  # which nobody reads
+    os.mkfifo(root / "train" / "cat" / "x.png")
+    with pytest.raises(InputError, match="x.png' is no plain file; remove it"):
+        data.load(str(root), 63)
+
+
+def test_a_file_in_a_tree_that_is_too_large_for_an_image_is_not_read(tree):
+    root = tree()
+    with (root / "train" / "cat" / "x.png").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="x.png' holds 1,048,576 MiB; no image file is that large"):
+        data.load(str(root), 63)
+
+
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 8 8
 %%EndComments
@@ -456,6 +480,29 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_made(tree, tmp_path, 
     assert [p.name for p in store.iterdir() if not p.name.startswith(".")] == ["ballast"]
     (store / "ballast").unlink()
     assert runner.run(recipe, str(store), str(tmp_path / "cache"), "cpu").path.parent == store
+
+
+def test_a_read_only_disk_can_hold_the_images_but_not_the_cache(tree, tmp_path, small_disk):
+    disk = small_disk(2)
+    calm = data.load(str(shutil.copytree(tree(), disk / "tree")), 63, str(disk / "cache"))
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    images = data.load(str(disk / "tree"), 63, str(tmp_path / "cache"))
+    assert images.fingerprint == calm.fingerprint
+    for cache in ("cache", "another"):
+        with pytest.raises(InputError, match=r"cache is .*where nothing can be written \(Read-only file system\)"):
+            data.load(str(disk / "tree"), 63, str(disk / cache))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_closed_to_the_user_is_named(tree, tmp_path):
+    root, cache = tree(), tmp_path / "closed"
+    cache.mkdir(mode=0o500)
+    with pytest.raises(InputError, match=r"cache is .*where nothing can be written \(Permission denied\)"):
+        data.load(str(root), 63, str(cache))
+    (root / "train" / "cat").chmod(0)
+    with pytest.raises(InputError, match=r"train/cat' cannot be read \(Permission denied\)"):
+        data.load(str(root), 63)
+    (root / "train" / "cat").chmod(0o700)
 
 
 def test_a_gpu_without_memory_names_a_smaller_batch(tree, tmp_path, monkeypatch):
