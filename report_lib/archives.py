@@ -61,7 +61,10 @@ def _zipped(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     """(name as it stands there, size in bytes, what reads its content) of each image in a zip archive."""
     with zipfile.ZipFile(path) as archive:
         _check_unpacked(path, sum(info.file_size for info in archive.infolist()))
+        if len(archive.infolist()) != _announced(path):  # a damaged length makes zipfile skip what follows
+            raise zipfile.BadZipFile("its directory is damaged")
         for info in archive.infolist():
+            archive.open(info).close()  # raises where a damaged name would make an image vanish unread
             if not _is_image(info.filename) or info.is_dir():
                 continue
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # which zipfile unpacks unbounded
@@ -69,6 +72,17 @@ def _zipped(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
                     f"data is {str(path)!r}, whose {info.filename!r} is neither stored nor deflated; pack it anew"
                 )
             yield info.filename, info.file_size, functools.partial(_inflated, archive, info)
+
+
+def _announced(path: Path) -> int:
+    """How many members a zip archive says that it holds; zipfile does not ask."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 1 << 17), os.SEEK_END)
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    count = int.from_bytes(tail[end + 10 : end + 12], "little")
+    large = tail[max(end - 76, 0) : end]  # there, if the archive is a zip64
+    return int.from_bytes(large[32:40], "little") if large.startswith(b"PK\6\6") else count
 
 
 def _inflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

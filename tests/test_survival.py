@@ -257,6 +257,38 @@ def test_a_flipped_bit_in_an_archives_headers_never_makes_a_smaller_data_set(tmp
     assert refused > 300
 
 
+def test_a_zip_may_hold_more_members_than_16_bits_can_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = b"of many"
+        for name, content in GOOD.items():
+            archive.writestr(name, content)
+    packed = bytearray(path.read_bytes())
+    end = packed.rindex(b"PK\5\6")
+    packed[end + 8 : end + 12] = b"\xff" * 4  # as it is where the count does not fit
+    path.write_bytes(packed)
+    assert dict(archives.members(path, lambda _: True)) == GOOD
+
+
+def test_a_flipped_bit_in_a_zips_directory_never_makes_a_smaller_data_set(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(4):
+            archive.writestr(f"train/a/{number}.png", png())
+    whole, refused = path.read_bytes(), 0
+    calm = dict(archives.members(path, lambda _: False))
+    for bit in range(8 * archive.start_dir, 8 * len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert dict(archives.members(path, lambda _: False)) == calm
+        except InputError:
+            refused += 1
+    assert refused > 200
+
+
 def test_an_archive_cut_where_its_images_end_in_zeros_is_refused(tar):
     path = tar(GOOD | {"train/a/y.png": png() + bytes(2000), "train/a/z.png": png()}, "x.tar")
     with tarfile.open(path) as archive:
