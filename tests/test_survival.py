@@ -278,7 +278,7 @@ def test_a_flipped_bit_in_a_zips_directory_never_makes_a_smaller_data_set(tmp_pa
             archive.writestr(f"train/a/{number}.png", png())
     whole, refused = path.read_bytes(), 0
     calm = dict(archives.members(path, lambda _: False))
-    for bit in range(8 * archive.start_dir, 8 * len(whole), 3):
+    for bit in range(8 * archive.start_dir, 8 * len(whole), 11):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
@@ -286,7 +286,7 @@ def test_a_flipped_bit_in_a_zips_directory_never_makes_a_smaller_data_set(tmp_pa
             assert dict(archives.members(path, lambda _: False)) == calm
         except InputError:
             refused += 1
-    assert refused > 200
+    assert refused > 60
 
 
 def test_an_archive_cut_where_its_images_end_in_zeros_is_refused(tar):
