@@ -272,7 +272,7 @@ def _chunks(
 ) -> Iterator[list[tuple[str, bytes]]]:
     """Lists of at most 1024 files, or so many megabytes encoded, or four times that decoded to at most `image_size`, so
     that a tree larger than memory streams through."""
-    most = min(1024, (4 * megabytes << 20) // (3 * image_size**2))
+    most = max(1, min(1024, (4 * megabytes << 20) // (3 * image_size**2)))
     chunk: list[tuple[str, bytes]] = []
     held = 0
     for item in items:

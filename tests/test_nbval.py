@@ -36,6 +36,9 @@ def test_all_kept_notebooks_make_one_report():
     text, blocks = assemble(merge(sorted(KEPT.glob("*.ipynb"))))
     labels = [block.content["label"] for block in blocks if block.kind == "figure"]
     assert "fig-neighbours" in labels and len(labels) == len(set(labels)) and "# Explore" in text
+    words = text + "".join(block.content["markdown"] for block in blocks if "markdown" in block.content)
+    named = [block.content["label"] for block in blocks if block.number]
+    assert [label for label in named if f"](#{label})" not in words] == [], "nothing is drawn that no sentence uses"
 
 
 @pytest.fixture(scope="module")
