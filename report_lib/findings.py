@@ -65,9 +65,10 @@ def search(rows: dict[str, list[dict]], winners: dict[str, dict], made: dict[str
             said.append(f"for {the(study[approach])} no search is recorded, and the settings are a guess")
             continue
         names = list(winners[approach])
-        ranges = []
+        ranges, combinations = [], 1
         for name in names:
             values = sorted({row[name] for row in trials if name in row}, key=str)
+            combinations *= len(values)
             if len(values) > 1:
                 ranges.append(f"{name.replace('_', ' ')} {', '.join(map(str, values))}")
         best = max(row["validation_accuracy"] for row in trials)
@@ -75,12 +76,12 @@ def search(rows: dict[str, list[dict]], winners: dict[str, dict], made: dict[str
         error = (best * (1 - best) / held_out) ** 0.5
         near = sum(best - error <= row["validation_accuracy"] for row in trials) - 1
         won = ", ".join(f"{name.replace('_', ' ')} {winners[approach][name]}" for name in names)
-        grid = "all combinations" if len(trials) > max(2, len(ranges)) and len(ranges) > 1 else "tried"
+        grid = "all" if len(trials) == combinations else "some"
         per_class = made[approach]["per_class"]
         images = f"{per_class:,} labelled images of each class" if per_class else "all labelled images"
         said.append(
-            f"for {the(study[approach])}, {len(trials)} trials out of {'; '.join(ranges)} ({grid}), each with one seed "
-            f"at {made[approach]['image_size']} pixels on {images}, won by {won} with "
+            f"for {the(study[approach])}, {len(trials)} trials ({grid} combinations of {'; '.join(ranges)}), each "
+            f"with one seed at {made[approach]['image_size']} pixels on {images}, won by {won} with "
             f"{percent(best, decimals(100 * error))} of {held_out:,} validation images"
             + (f"; {near} more {'is' if near == 1 else 'are'} within one standard error of it" if near else "")
         )

@@ -60,6 +60,9 @@ def rate(estimate: Estimate) -> str:
 def reach(low: float, high: float, scale: float = 100) -> tuple[str, int]:
     """(an interval of differences with their signs, the decimals that it leaves meaningful); no unit."""
     digits = decimals(scale * (high - low) / 2)
+    for bound in (low, high):  # a bound beside zero is not rounded to it: on which side it lies is what counts
+        if bound:
+            digits = max(digits, min(digits + 2, math.ceil(-math.log10(abs(scale * bound) * 2))))
     return f"{signed(scale * low, digits)} to {signed(scale * high, digits)}", digits
 
 

@@ -51,9 +51,9 @@ def build(weights: Weights, num_classes: int, seed: int) -> AlexNet:
             torch.manual_seed(derive_seed(seed, "trunk"))
             net = alexnet()
         else:
-            with torch.device("meta"):  # random weights that are replaced at once take a second to draw
+            with torch.device("meta"):  # nothing is drawn that is replaced at once
                 net = alexnet()
-            trunk = {name: value.clone() for name, value in weights.state.items() if not _of_head(name)}
+            trunk = {n: value.clone() for n, value in weights.state.items() if not _of_head(n)}
             net.load_state_dict(trunk, strict=False, assign=True)
             net.requires_grad_(True)
         torch.manual_seed(derive_seed(seed, "head"))

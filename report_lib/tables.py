@@ -175,12 +175,13 @@ def cost(evidence: Evidence) -> Table:
             rows.append((NAMES[approach], recipe, f"{info['trained_parameters']:,}", *passes, *speed, memory))
     return Table(
         "tab-cost",
-        f"Cost of one run{', mean ± standard deviation of the seeds' if len(runs) > 1 else ''}. Operations are those "
-        "of one image once through the network, two for each multiply-add. Full fine-tuning needs both passes once an "
+        "Cost of one run, with the number of trained "
+        f"parameters{', mean ± standard deviation of the seeds' if len(runs) > 1 else ''}. Operations are those of "
+        "one image once through the network, two for each multiply-add. Full fine-tuning needs both passes once an "
         "image and epoch. The linear probe needs its forward pass once an image; in the recipe published, with "
         "dropout in the trunk, its last layers once an image and epoch. Tuned fine-tuning contains the training of a "
         "probe.",
-        ("approach", "recipe", "trained parameters", "forward, MFLOP", "backward, MFLOP", "training, s", "images/s",
+        ("approach", "recipe", "parameters", "forward, MFLOP", "backward, MFLOP", "training, s", "images/s",
          "memory, MiB"),
         tuple(rows),
         "llrrrrrr",
@@ -256,21 +257,26 @@ def budgets(evidence: Evidence) -> Table | Prose:
 
 def provenance(evidence: Evidence) -> Table:
     """Where all runs came from, those of an approach and recipe in one row."""
-    rows = []
+    rows, devices = [], device_of([run for kinds in evidence.runs.values() for runs in kinds.values() for run in runs])
     for approach, kinds in evidence.runs.items():
         for what, runs in kinds.items():
             made = [run.info["provenance"] for run in runs]
-            commits = {(m["commit"] or "no repository")[:12] + " (modified)" * bool(m["dirty"]) for m in made}
+            commits = {(m["commit"] or "no repository")[:12] for m in made}
+            changed = [bool(m["dirty"]) for m in made]
+            state = " (modified)" if all(changed) else " (some modified)" if any(changed) else ""
             seeds = ", ".join(str(run.seed) for run in runs)
             finished = max(m["finished"] for m in made)[:16]
-            rows.append((NAMES[approach], what.replace(":", ", ").replace("_", " "), seeds, ", ".join(sorted(commits)),
-                         device_of(runs), finished))  # fmt: skip
+            where = () if ";" not in devices else (device_of(runs),)
+            rows.append((NAMES[approach], what.replace(":", ", ").replace("_", " "), seeds, ", ".join(sorted(commits)) + state,
+                         *where, finished))  # fmt: skip
     return Table(
         "tab-provenance",
-        "The runs behind this report, and the commit that made them; results.json names each one’s record.",
-        ("approach", "recipe", "seeds", "commit", "device", "finished (UTC)"),
+        "The runs behind this report, and the commit that made them"
+        + ("" if where else f", all on {devices}")
+        + "; results.json names each one’s record.",
+        ("approach", "recipe", "seeds", "commit", *("device",) * len(where), "finished (UTC)"),
         tuple(rows),
-        "llllll",
+        "lllll" + "l" * len(where),
     )
 
 
