@@ -21,8 +21,13 @@ SHELL := /bin/bash -o pipefail
 .SUFFIXES:
 .PHONY: help setup report runs verify test nbval nbval-reference lab bench lint clean FORCE
 
-ifneq ($(words $(DIR)),1)
-$(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces in them)
+# What make or the shell would read as something else.
+left := (
+right := )
+number := \#
+SPECIAL := $(strip $(foreach c,: % ' " ` ; & | * ? [ ] < > ! \ $(left) $(right) $(number) $$,$(findstring $c,$(DIR))))
+ifneq ($(words $(DIR))$(SPECIAL),1)
+$(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces$(SPECIAL:%= or %) in them)
 endif
 
 ifeq ($(PDF),latex)
@@ -165,10 +170,12 @@ $(DIR)/results.json: $(DIR)/parameters.yaml $(EXECUTED)
 
 # One line of parameters.yaml's study becomes one target, so that make -j keeps that many jobs in flight. What the
 # store has is not trained again; afterwards, make report trains nothing. The last look is at the store itself, since a
-# launcher may call a job done whose node has died.
-$(WORK)/runs.mk: $(WORK)/prepared
-	@$(PYTHON) -m report_lib jobs $(DIR)/parameters.yaml | awk '{gsub(/\$$/, "$$$$"); \
-	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) $$(PYTHON) -m report_lib run %s\n", NR, NR, NR, $$0}' > $@
+# launcher may call a job done whose node has died. A make that is killed must not leave half of the list, so it is
+# written aside.
+$(WORK)/runs.mk: $(WORK)/prepared report_lib/plan.py report_lib/profiles.py
+	@aside=$@.$$$$; $(PYTHON) -m report_lib jobs $(DIR)/parameters.yaml | awk '{gsub(/\$$/, "$$$$"); \
+	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) $$(PYTHON) -m report_lib run %s\n", NR, NR, NR, $$0}' > $$aside \
+	  && mv $$aside $@ || { rm -f $$aside; exit 2; }
 
 runs: $(WORK)/runs.mk  ## every run of PROFILE as a job of its own, through LAUNCHER if given; -j8 for eight at once
 	@+status=0; $(MAKE) --no-print-directory -f $(WORK)/runs.mk all || status=$$?; \

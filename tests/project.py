@@ -38,7 +38,7 @@ class Project:
         """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
         return finish(self.start(*arguments))
 
-    def start(self, *arguments):
+    def start(self, *arguments, python=sys.executable):
         """make, in a process group of its own."""
         known = (
             "RECIPES BUDGETS DEFECTS WITH BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS "
@@ -47,7 +47,7 @@ class Project:
         clean = {n: v for n, v in os.environ.items() if n not in known.split() and not n.startswith("REPORT_")}
         clean |= {"PYTHONPATH": str(self.folder)}
         return subprocess.Popen(
-            ["make", *arguments, f"PYTHON={sys.executable}", "READY="],
+            ["make", *arguments, f"PYTHON={python}", "READY="],
             cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip

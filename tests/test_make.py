@@ -7,7 +7,14 @@ import signal
 import subprocess
 import time
 
-from project import QUICK, finish
+import pytest
+from project import QUICK, Project, finish
+
+
+@pytest.fixture(scope="module")
+def unmade(tmp_path_factory):
+    """A copy of the project in which nothing has been made."""
+    return Project(tmp_path_factory.mktemp("unmade") / "project")
 
 
 def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_path):
@@ -27,6 +34,29 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
     code, output = project.make("report", *QUICK, f"OUT={out}")
     assert code == 0, output
     assert all((out / "demo" / name).read_bytes() == (first / name).read_bytes() for name in names)
+
+
+def test_make_that_is_killed_while_it_lists_the_jobs_lists_them_all_the_next_time(unmade, tmp_path):
+    python = tmp_path / "python"  # a make that ends with the first line of them
+    python.write_text('#!/bin/sh\ncase "$*" in *jobs*) echo first; kill -9 0;; esac\n')
+    python.chmod(0o755)
+    jobs, arguments = tmp_path / "demo" / ".work" / "runs.mk", (f"OUT={tmp_path}", f"{tmp_path}/demo/.work/runs.mk")
+    code, _ = finish(unmade.start(*arguments, python=python))
+    assert code == -signal.SIGKILL and not jobs.exists()
+    python.write_text('#!/bin/sh\ncase "$*" in *jobs*) echo first; echo second; esac\n')
+    code, output = finish(unmade.start(*arguments, python=python))
+    assert code == 0, output
+    assert "run first" in jobs.read_text() and "run second" in jobs.read_text()
+    python.write_text('#!/bin/sh\ncase "$*" in *jobs*) echo third; exit 1; esac\n')
+    os.utime(jobs, (0, 0))
+    assert finish(unmade.start(*arguments, python=python))[0] == 2
+    assert [path.name for path in jobs.parent.glob("runs.mk*")] == ["runs.mk"]
+
+
+@pytest.mark.parametrize("letter", " :%'\";\\#(&")
+def test_a_folder_that_make_would_misread_is_refused_in_one_sentence(unmade, letter):
+    code, output = unmade.make("help", f"OUT=a{letter}b")
+    assert code == 2 and output.count("\n") == 1 and f"'a{letter}b'" in output and "make cannot handle" in output
 
 
 def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
