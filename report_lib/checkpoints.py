@@ -6,51 +6,85 @@ import io
 import os
 import pickle
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from report_lib.records import put_aside, sweep, sync
+
+HISTORY = {"epochs": list, "selected": int, "state": dict, "validation_logits": Tensor}  # of `train.History`
 
 
 def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, history: dict) -> None:
     """Replaces the checkpoint at `path` in one step: the sha256 of what follows, and what follows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
-    temporary = path.with_name(f"{path.name}-unfinished")  # one name, for a run is trained by one process at a time
+    unfinished = f"{path.name}-unfinished-"
     try:
-        with temporary.open("w+b") as file:
-            file.write(bytes(32))
-            torch.save(content, file)
-            file.seek(32)
-            sha = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
-            file.seek(0)
-            file.write(sha.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, f"{unfinished}*", 0)  # of killed predecessors, for one process at a time trains a run
+        handle, temporary = tempfile.mkstemp(prefix=unfinished, dir=path.parent)
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                file.write(bytes(32))
+                torch.save(content, file)
+                file.seek(32)
+                sha = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+                file.seek(0)
+                file.write(sha.digest())
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+            sync(path.parent)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     except (OSError, RuntimeError) as error:  # to lose a checkpoint is no reason to lose the run
-        temporary.unlink(missing_ok=True)
         print(f"no checkpoint could be written to {path} ({error}); training goes on without", file=sys.stderr)
 
 
 def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
     """Loads the checkpoint at `path` into module and optimizer; returns its history, empty where there is none.
 
-    One that is damaged is removed, and says so: the run then starts anew.
+    One that is damaged, or holds anything else, is put out of the way, and says so: the run then starts anew.
     """
-    if path is None or not path.exists():
+    if path is None or not os.path.lexists(path):
         return {}
-    stored = path.read_bytes()
     before = copy.deepcopy(module.state_dict())
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        stored = path.read_bytes()
         if hashlib.sha256(memoryview(stored)[32:]).digest() != stored[:32]:
             raise ValueError("its checksum is another")
         content = torch.load(io.BytesIO(memoryview(stored)[32:]), map_location="cpu", weights_only=True)
+        history = _history(content["history"], module)
         module.load_state_dict(content["module"])
         optimizer.load_state_dict(content["optimizer"])
-    except (ValueError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, AttributeError,
+            pickle.UnpicklingError) as error:  # fmt: skip
         module.load_state_dict(before)
-        print(f"the checkpoint {path} is damaged ({error}) and is removed; this run starts anew", file=sys.stderr)
-        path.unlink(missing_ok=True)
+        reason = "it holds no checkpoint" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())
+        print(
+            f"the checkpoint {path} is damaged ({reason[:200]}) and is removed; this run starts anew", file=sys.stderr
+        )
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+        else:  # a folder, say, which may hold anything
+            put_aside(path)
         return {}
-    return content["history"]
+    return history
+
+
+def _history(found: dict, module: nn.Module) -> dict:
+    """`found`, if `train.fit` can go on from it; ValueError, TypeError or AttributeError if not."""
+    if found.keys() != HISTORY.keys() or not all(isinstance(found[name], kind) for name, kind in HISTORY.items()):
+        raise ValueError("its history is none")
+    numbers = [epoch["epoch"] for epoch in found["epochs"]]
+    if numbers != list(range(1, len(numbers) + 1)) or found["selected"] not in numbers:
+        raise ValueError("its epochs are none")
+    if found["state"].keys() != module.state_dict().keys():
+        raise ValueError("its selected epoch is of another network")
+    return found

@@ -193,11 +193,13 @@ def derive_seed(seed: int, purpose: str) -> int:
 
 def request_key(recipe: Recipe) -> str:
     """Names what was asked for, before any data is read: recipe fields with `data` and `weights` as typed."""
-    fields = settings(recipe)
-    for name, known in (("data", DATA_SOURCES), ("weights", WEIGHT_SOURCES)):
-        if fields[name] not in known:
-            fields[name] = str(locate(fields[name]))
-    return digest(fields)
+    return digest(located(settings(recipe)))
+
+
+def located(fields: dict) -> dict:
+    """Fields of a recipe, with absolute paths."""
+    sources = (("data", DATA_SOURCES), ("weights", WEIGHT_SOURCES))
+    return fields | {name: str(locate(fields[name])) for name, known in sources if fields[name] not in known}
 
 
 def digest(value: object) -> str:

@@ -7,11 +7,13 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -25,7 +27,32 @@ import numpy as np
 if TYPE_CHECKING:  # a node that only trains needs no pandas
     import pandas as pd
 
-from report_lib.recipe import InputError, Recipe, file_sha256, request_key, source_hash
+from report_lib.recipe import InputError, Recipe, file_sha256, located, request_key, source_hash
+
+NUMBER = (int, float)
+
+# What every reader of a record finds in its run.json, and of what type.
+FIELDS: dict[str, dict] = {
+    "": {
+        **dict.fromkeys(("recipe", "data", "weights", "provenance"), dict),
+        **dict.fromkeys(("selected_epoch", "parameters", "trained_parameters"), int),
+        "selected_on": str,
+        **dict.fromkeys(
+            ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "train_seconds",
+             "features_seconds", "start_seconds", "validation_seconds", "test_seconds", "images_per_second",
+             "peak_memory_mib", "forward_flops", "backward_flops"),
+            NUMBER,
+        ),
+    },
+    "recipe": {**dict.fromkeys(("approach", "recipe", "data", "weights"), str), "seed": int, "image_size": int},
+    "data": {"name": str, "fingerprint": str, "train": int, "validation": int, "test": int, "classes": list,
+             "stored_size": list},
+    "weights": {"name": str, "sha256": (str, type(None))},
+    "provenance": {"finished": str, "commit": (str, type(None)), "code": str, "device": str, "threads": int,
+                   "precision": str, "python": str, "packages": dict, "command": str},
+}  # fmt: skip
+EPOCH = ("epoch", "train_loss", "validation_loss", "validation_accuracy", "train_seconds")
+ARRAYS = ("test_logits", "test_labels", "validation_logits", "validation_labels", "validation_index")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +67,12 @@ class Run:
         """One row an epoch: losses in nats, times in seconds."""
         import pandas as pd
 
-        return pd.read_csv(self.path / "epochs.csv")
+        try:
+            epochs = pd.read_csv(self.path / "epochs.csv")
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+        _have(self.path, "epochs.csv", EPOCH, epochs.columns)
+        return epochs
 
     @property
     def approach(self) -> str:
@@ -58,9 +90,11 @@ class Run:
         """Float32 logits (N, classes) and int64 labels (N,) of `test` and `validation`; `validation_index` too."""
         try:
             with np.load(self.path / "predictions.npz", allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+                found = dict(arrays)
+        except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise _damaged(self.path, error) from error
+        _have(self.path, "predictions.npz", ARRAYS, found)
+        return found
 
 
 def save(store: Path, name: str, info: dict, epochs: list[dict], arrays: Mapping[str, np.ndarray]) -> Path:
@@ -79,13 +113,13 @@ def save(store: Path, name: str, info: dict, epochs: list[dict], arrays: Mapping
         text = json.dumps(info | {"sha256": _of(info)}, indent=1, allow_nan=False)
         (working / "run.json").write_text(text + "\n", encoding="utf-8")
         for written in (*working.iterdir(), working):
-            _sync(written)
+            sync(written)
         try:
             working.rename(final)
         except OSError:
             if not exists(store, name):  # else another process finished the same run first
                 raise
-        _sync(store)
+        sync(store)
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return final
@@ -96,17 +130,53 @@ def exists(store: Path, name: str) -> bool:
 
 
 def load(path: Path) -> Run:
-    """Reads a finished run. Raises InputError if a file of it is not what was written."""
+    """Reads a finished run. Raises InputError if a file of it is not what was written, or does not say enough."""
     try:
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
         if info.pop("sha256", None) != _of(info):
             raise ValueError("the checksum of run.json is another")
-        for name, sha in info.pop("files").items():
-            if file_sha256(path / name) != sha:
+        files = info.pop("files")
+        for name in ("epochs.csv", "predictions.npz"):
+            if file_sha256(path / name) != files[name]:
                 raise ValueError(f"the checksum of {name} is another")
-        return Run(path, info)
-    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
+    for part, fields in FIELDS.items():
+        found = info[part] if part else info
+        _have(path, f"{part} in run.json".strip(), fields, found)
+        for name, kind in fields.items():
+            if not isinstance(found[name], kind) or isinstance(found[name], bool):
+                raise _damaged(path, f"{name} in run.json is of another type")
+    return Run(path, info)
+
+
+def answers(run: Run, recipe: Recipe) -> bool:
+    """Whether `run` is one of `recipe`; paths may be written otherwise."""
+    made, asked = run.info["recipe"], dataclasses.asdict(recipe)
+    return made.keys() == asked.keys() and located(made) == located(asked)
+
+
+def clear_way(store: Path, name: str) -> None:
+    """Moves aside what has a run's name but is none, so that the run can be stored when it has been trained.
+
+    Raises InputError if it cannot be moved.
+    """
+    final = store / name
+    if not os.path.lexists(final) or exists(store, name):
+        return
+    try:
+        aside = put_aside(final)
+    except OSError as error:
+        raise InputError(
+            f"runs is {str(store)!r}, where {name} is no finished run and cannot be moved away ({error.strerror}); "
+            "remove it"
+        ) from error
+    print(f"{final} is no finished run and is now {aside.name}; this run starts anew", file=sys.stderr)
+
+
+def put_aside(path: Path) -> Path:
+    """Renames what lies at `path`, which is not what its name says, so that nothing is lost; returns its new name."""
+    return path.rename(path.with_name(f"{path.name.lstrip('.')}.damaged-{time.time_ns()}"))
 
 
 @contextlib.contextmanager
@@ -114,6 +184,7 @@ def alone(store: Path, name: str) -> Iterator[None]:
     """Within it, no other process on this store trains run `name`; waits, and says so, while one does.
 
     The system drops the lock of a process that dies. Where the store's file system has no locks, nothing is held.
+    Raises InputError if what has the name of the lock is no plain file.
     """
     try:
         import fcntl
@@ -122,11 +193,7 @@ def alone(store: Path, name: str) -> Iterator[None]:
         return
     store.mkdir(parents=True, exist_ok=True)
     path = store / f".{name}.lock"
-    try:
-        opened = path.open("w")
-    except PermissionError:  # another user's, which can be waited for all the same
-        opened = path.open()
-    with opened as file:
+    with os.fdopen(_opened(path), "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -138,6 +205,23 @@ def alone(store: Path, name: str) -> Iterator[None]:
     with contextlib.suppress(OSError):
         if exists(store, name):  # whoever still waits for the lock finds the run, and trains nothing
             path.unlink()
+
+
+def _opened(path: Path) -> int:
+    """A handle of the lock file at `path`, which is made if need be; what is there already is never changed."""
+    careful = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # neither another file's content nor a pipe's other end
+    try:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | careful, 0o666)
+        except PermissionError:  # another user's, which can be waited for all the same
+            handle = os.open(path, os.O_RDONLY | careful)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
+            raise
+    raise InputError(f"the lock {path} is no plain file; remove it")
 
 
 def remember(store: Path, recipe: Recipe, name: str) -> None:
@@ -153,15 +237,13 @@ def requested(store: Path, recipes: Iterable[Recipe]) -> list[Run]:
     """The run that last answered each recipe. Raises InputError if one has not been run."""
     runs = []
     for recipe in recipes:
-        note = store / "requests" / f"{request_key(recipe)}.json"
-        try:
-            answer = json.loads(note.read_text(encoding="utf-8"))["run"]
-        except (OSError, ValueError, LookupError, TypeError):  # none, or one that has rotted
+        name = _noted(store / "requests" / f"{request_key(recipe)}.json")
+        run = load(store / name) if name else None
+        if run is None or not answers(run, recipe):
             raise InputError(
                 f"the store {store} has no finished run of {recipe.approach}, recipe {recipe.recipe}, "
                 f"seed {recipe.seed} with these parameters; run that approach's notebook first"
-            ) from None
-        run = load(store / str(answer))
+            )
         if run.info["provenance"]["code"] != source_hash():
             raise InputError(
                 f"the run {run.path.name} was made before the code of report_lib changed; run the notebook of "
@@ -169,6 +251,16 @@ def requested(store: Path, recipes: Iterable[Recipe]) -> list[Run]:
             )
         runs.append(run)
     return runs
+
+
+def _noted(note: Path) -> str | None:
+    """The finished run that a note names; None if there is no note, or it has rotted or leads elsewhere."""
+    try:
+        name = json.loads(note.read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    plain = isinstance(name, str) and name == os.path.basename(name) and not name.startswith(".")
+    return name if plain and exists(note.parents[1], name) else None
 
 
 def sweep(folder: Path, pattern: str, seconds: float = 86_400) -> None:
@@ -189,6 +281,7 @@ def write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -215,13 +308,26 @@ def _of(info: dict) -> str:
     return hashlib.sha256(json.dumps(info, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"the record {path} cannot be read ({error}); remove that folder to train it again")
+def _have(path: Path, what: str, names: Iterable[str], found: Iterable[str]) -> None:
+    """Raises InputError if `found`, `what` of the record at `path`, lacks one of `names`."""
+    if lacking := [name for name in names if name not in found]:
+        raise _damaged(path, f"{what} lacks {lacking[0]}")
 
 
-def _sync(path: Path) -> None:
+def _damaged(path: Path, error: Exception | str) -> InputError:
+    said = "run.json is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+    return InputError(
+        f"the record {path} cannot be read ({said}); remove that folder to train it again, or use another store"
+    )
+
+
+def sync(path: Path) -> None:
+    """Returns when the disk has what was written to a file, or which names a folder holds."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that does not sync folders
+            raise
     finally:
         os.close(handle)

@@ -37,11 +37,18 @@ def run(
         setting = train.Setting(images, weights, chosen_device, precision, folder(cache, "REPORT_CACHE", ".cache"))
         with records.alone(store, name):
             if not records.exists(store, name):  # as it may since another process has finished it
+                records.clear_way(store, name)
                 make(recipe, setting, store, name, watch)
     else:  # its checkpoint stays behind where a run was killed after its record was there
         records.sweep(store, f".{name}-*.checkpoint*", 0)
+    finished = records.load(store / name)
+    if not records.answers(finished, recipe):
+        raise InputError(
+            f"the record {finished.path} is that of another recipe; remove that folder to train it again, or use "
+            "another store"
+        )
     records.remember(store, recipe, name)
-    return records.load(store / name)
+    return finished
 
 
 def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str:

@@ -12,7 +12,15 @@ IMAGES = 400
 
 
 def record(store, recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
-    """Writes a finished run of `recipe` that gets about `accuracy` of its test images right."""
+    """Writes a finished run of `recipe` that gets about `accuracy` of its test images right; returns its folder."""
+    name = f"{recipe.approach}-{recipe.recipe}-{records.request_key(recipe)[:12]}"
+    path = records.save(store, name, *content(recipe, accuracy, classes, images, confidence))
+    records.remember(store, recipe, name)
+    return path
+
+
+def content(recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
+    """(run.json, epochs, predictions) of a finished run of `recipe`."""
     rng = np.random.default_rng([recipe.seed, recipe.per_class, len(recipe.approach), int(1000 * accuracy)])
     count = len(classes)
 
@@ -33,7 +41,7 @@ def record(store, recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3
     ]  # fmt: skip
     per_class = recipe.per_class or 100
     info = {
-        "recipe": vars(recipe) | {"data": "digits"},
+        "recipe": dict(vars(recipe)),
         "data": {"name": "made up", "fingerprint": "f" * 64, "train": per_class * count * 4 // 5,
                  "validation": 0 if recipe.train_on_all else per_class * count // 5, "test": images,
                  "classes": list(classes), "stored_size": [8, 8]},
@@ -57,14 +65,15 @@ def record(store, recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3
     if recipe.approach == "full_finetune":
         before = rng.normal(0, 1, (64, 3, 11, 11)).astype(np.float32)
         arrays |= {"filters_before": before, "filters_after": before * 1.1}
-    name = f"{recipe.approach}-{recipe.recipe}-{records.request_key(recipe)[:12]}"
-    records.save(store, name, info, epochs, arrays)
-    records.remember(store, recipe, name)
+    return info, epochs, arrays
 
 
 def rewrite(run, old, new):
     """Replaces text in a record's run.json, and signs it again, as a run on other data or another device would."""
-    path = run.path / "run.json"
-    info = json.loads(path.read_text().replace(old, new))
-    del info["sha256"]
-    path.write_text(json.dumps(info | {"sha256": records._of(info)}))
+    sign(run.path, json.loads((run.path / "run.json").read_text().replace(old, new)))
+
+
+def sign(path, info):
+    """Makes `info` the run.json of the record at `path`, with a checksum that holds."""
+    info.pop("sha256", None)
+    (path / "run.json").write_text(json.dumps(info | {"sha256": records._of(info)}))

@@ -2,6 +2,7 @@
 
 import bz2
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import zlib
 from pathlib import Path
 
 import children
-import numpy as np
+import made_up
 import pytest
 import torch
 from PIL import Image
@@ -133,9 +134,8 @@ def flip(path, where=0.5):
 @pytest.mark.parametrize("name", ["run.json", "epochs.csv", "predictions.npz"])
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.99])
 def test_a_flipped_bit_in_a_record_is_noticed(tmp_path, name, where):
-    info = {"recipe": {"approach": "a", "seed": 4}, "test_accuracy": 0.123456789}
-    path = records.save(tmp_path, "run", info, [{"epoch": 1, "train_loss": 0.5}], {"test_logits": np.eye(3)})
-    assert records.load(path).info == info
+    path = made_up.record(tmp_path, named("linear_probe"), 0.5)
+    records.load(path)
     flip(path / name, where)
     with pytest.raises(InputError, match="cannot be read.*remove that folder to train it again"):
         records.load(path)
@@ -157,14 +157,104 @@ def test_a_flipped_bit_in_a_checkpoint_starts_the_run_anew(tmp_path, capsys):
     head = torch.nn.Linear(3, 2)
     optimizer = torch.optim.Adam(head.parameters())
     path = tmp_path / "run.checkpoint"
-    checkpoints.save(path, head, optimizer, {"epochs": [1], "selected": 1})
-    assert checkpoints.resume(path, head, optimizer) == {"epochs": [1], "selected": 1}
+    checkpoints.save(path, head, optimizer, history(head))
+    assert checkpoints.resume(path, head, optimizer)["epochs"] == history(head)["epochs"]
     before = head.weight.clone()
     flip(path, 0.4)
     assert checkpoints.resume(path, head, optimizer) == {} and not path.exists()
     assert torch.equal(head.weight, before) and "starts anew" in capsys.readouterr().err
     path.write_bytes(b"")
     assert checkpoints.resume(path, head, optimizer) == {}
+
+
+def history(module):
+    """Of one epoch, which is the selected one."""
+    return {"epochs": [{"epoch": 1}], "selected": 1, "state": module.state_dict(), "validation_logits": torch.ones(1)}
+
+
+class Code:
+    """What only pickle could read."""
+
+
+def signed(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return hashlib.sha256(file.getvalue()).digest() + file.getvalue()
+
+
+@pytest.mark.parametrize("wrong", ["a list", "no history", "other names", "no epochs", "a pickle", "a folder",
+                                   "a pipe", "a dangling link"])  # fmt: skip
+def test_a_checkpoint_that_holds_anything_else_starts_the_run_anew(tmp_path, capsys, wrong):
+    head = torch.nn.Linear(3, 2)
+    optimizer, path, before = torch.optim.Adam(head.parameters()), tmp_path / ".run.checkpoint", head.weight.clone()
+    good = {"module": {name: 0 * value for name, value in head.state_dict().items()},
+            "optimizer": optimizer.state_dict(), "history": history(head)}  # fmt: skip
+    contents = {
+        "a list": [1, 2], "no history": good | {"history": None}, "other names": good | {"history": {"epoch": 1}},
+        "no epochs": good | {"history": history(head) | {"epochs": [], "selected": 3}}, "a pickle": Code(),
+    }  # fmt: skip
+    if wrong == "a folder":
+        path.mkdir()
+        (path / "precious").write_text("")
+    elif wrong == "a pipe":
+        os.mkfifo(path)
+    elif wrong == "a dangling link":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.write_bytes(signed(contents[wrong]))
+    assert checkpoints.resume(path, head, optimizer) == {} and not os.path.lexists(path)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "starts anew" in said and len(said) < 400
+    assert torch.equal(head.weight, before)
+    assert len(list(tmp_path.rglob("precious"))) == (wrong == "a folder")
+    checkpoints.save(path, head, optimizer, history(head))
+    assert checkpoints.resume(path, head, optimizer)["selected"] == 1
+
+
+def test_a_checkpoint_writes_through_no_link_is_synced_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    head, victim, path = torch.nn.Linear(3, 2), tmp_path / "victim", tmp_path / ".run.checkpoint"
+    optimizer = torch.optim.Adam(head.parameters())
+    victim.write_text("precious")
+    (tmp_path / ".run.checkpoint-unfinished").symlink_to(victim)
+    (tmp_path / ".run.checkpoint-unfinished-of_one_killed").write_text("")
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(path.exists()) or sync(handle))
+    checkpoints.save(path, head, optimizer, history(head))
+    assert victim.read_text() == "precious" and synced == [False, True]  # its data before it is named, its folder after
+    assert path.stat().st_mode & 0o777 == 0o644
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(path, head, optimizer, history(head))
+    left = {entry.name for entry in tmp_path.iterdir()} - {".run.checkpoint-unfinished"}
+    assert left == {"victim", path.name}
+
+
+@pytest.mark.parametrize("remains", ["a folder", "a file", "a dangling link"])
+def test_what_has_a_runs_name_but_is_none_is_moved_aside_before_training(tree, tmp_path, capsys, remains):
+    recipe, store = probe(tree(), epochs=1), tmp_path / "store"
+    run = runner.run(recipe, str(store), str(tmp_path / "cache"), "cpu")
+    calm, path = outcome(run), run.path
+    if remains == "a folder":
+        (path / "run.json").unlink()
+    else:
+        shutil.rmtree(path)
+        path.write_text("") if remains == "a file" else path.symlink_to(tmp_path / "nowhere")
+    seen = []
+    watch = lambda *_: seen.append(os.path.lexists(path))  # noqa: E731
+    assert outcome(runner.run(recipe, str(store), str(tmp_path / "cache"), "cpu", watch)) == calm
+    said = capsys.readouterr().err
+    assert seen == [False] and said.count("is no finished run and is now") == 1
+    (aside,) = store.glob("*.damaged-*")
+    assert remains != "a folder" or (aside / "predictions.npz").exists()
+
+
+def test_a_record_under_the_name_of_another_is_not_believed(tree, tmp_path):
+    path, store = tree(), tmp_path / "store"
+    first, second = (runner.run(probe(path, epochs=1, seed=seed), str(store), "", "cpu").path for seed in (0, 1))
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    with pytest.raises(InputError, match="is that of another recipe; remove that folder"):
+        runner.run(probe(path, epochs=1, seed=1), str(store), "", "cpu")
 
 
 def test_a_flipped_bit_in_the_embedded_weights_is_noticed(tmp_path, monkeypatch):
