@@ -1,15 +1,19 @@
 """The command line: one run without a notebook, and the small steps between make and the notebooks.
 
-Exit codes: 0 done, 1 a fault of the machine or of ours, 2 unusable input (with one sentence), 130 interrupted.
+Exit codes: 0 done, 1 a fault of the machine or of ours, 2 unusable input (with one sentence), 130 interrupted,
+143 terminated, 141 nobody reads the output any more.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from report_lib import plan, profiles
 from report_lib.recipe import (
@@ -21,7 +25,19 @@ from report_lib.recipe import (
     check_writable,
     folder,
     parse_seeds,
+    shown,
 )
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come, with which a cluster takes a node back."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the options in one sentence, like all else here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message[:500]} ({self.prog} --help lists what there is)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,22 +45,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("REPORT_PROGRESS", "lines")
     try:
-        return options.do(options) or 0
+        with terminable():
+            code = options.do(options) or 0
+            sys.stdout.flush()
+            return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         if getattr(options, "json", False):
             print(json.dumps({"error": str(error)}))
         return 2
+    except BrokenPipeError:  # as of "| head"; Python's own flush at the end would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         print(f"error: {error.strerror or error} ({error.filename or 'no file named'})", file=sys.stderr)
         return 1
+    except Terminated:
+        print(
+            "terminated; the last checkpoint of a long run is kept, and the same command goes on from it",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted; finished epochs of long runs are kept", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within it, the first SIGTERM raises Terminated, so that what was begun is tidied up."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m report_lib", description=__doc__.splitlines()[0])  # type: ignore
+    top = Parser(prog="python -m report_lib", description=__doc__.splitlines()[0])  # type: ignore
     steps = top.add_subparsers(required=True, metavar="STEP")
 
     run = steps.add_parser("run", help="train one run, unless the store has it, and print where its record lies")
@@ -129,20 +172,20 @@ def do_run(options: argparse.Namespace) -> None:
         chosen |= {"seeds": [options.seed], "extra_seeds": ""}
     planned = plan.plan(options.approach, **profiles.study(chosen))
     if options.recipe not in planned:
-        raise InputError(f"recipe is {options.recipe!r}; of {options.approach} there are {', '.join(planned)}")
+        raise InputError(f"recipe is {shown(options.recipe)}; of {options.approach} there are {', '.join(planned)}")
     from report_lib import runner  # late, so that --help and a wrong value answer at once
 
     cache = os.path.abspath(options.cache) if options.cache else ""
     done = runner.run(planned[options.recipe][0], chosen["runs"], cache, chosen["device"])
     if options.json:
-        shown = ("selected_epoch", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
-        print(json.dumps({"record": str(done.path), **{name: done.info[name] for name in shown}}))
+        figures = ("selected_epoch", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+        print(json.dumps({"record": str(done.path), **{name: done.info[name] for name in figures}}))
     else:
         print(done.path)
 
 
 def do_jobs(options: argparse.Namespace) -> None:
-    chosen = profiles.read(options.parameters)
+    chosen = profiles.study_of(options.parameters)
     for approach in APPROACHES:
         for what, recipes in plan.plan(approach, **profiles.study(chosen)).items():
             for recipe in recipes:
@@ -152,7 +195,7 @@ def do_jobs(options: argparse.Namespace) -> None:
 def do_complete(options: argparse.Namespace) -> None:
     from report_lib import records
 
-    chosen = profiles.read(options.parameters)
+    chosen = profiles.study_of(options.parameters)
     store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
     planned = [plan.plan(approach, **profiles.study(chosen)) for approach in APPROACHES]
     wanted = [recipe for kinds in planned for recipes in kinds.values() for recipe in recipes]
@@ -192,7 +235,7 @@ def do_parameters(options: argparse.Namespace) -> None:
 
 
 def do_prepare(options: argparse.Namespace) -> None:
-    chosen = profiles.read(options.parameters)
+    chosen = profiles.study_of(options.parameters)
     planned = [plan.plan(approach, **profiles.study(chosen)) for approach in APPROACHES]
     from report_lib import data, model
 
@@ -208,7 +251,7 @@ def do_results(options: argparse.Namespace) -> None:
     from report_lib import records
     from report_lib.results import results
 
-    chosen = profiles.read(options.parameters)
+    chosen = profiles.study_of(options.parameters)
     store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
     numbers = results(chosen["profile"], plan.read(store, **profiles.study(chosen)), chosen["data_name"])
     records.write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")

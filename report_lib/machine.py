@@ -17,6 +17,9 @@ import torch
 
 from report_lib.recipe import DEVICES, PROJECT, InputError, source_hash
 
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn", "pandas")
+NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
 
 def pick_device(device: str = "auto") -> torch.device:
     """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises InputError if a named device is not there."""
@@ -52,6 +55,11 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def room_for(size: int, device: torch.device) -> bool:
     """Whether `size` bytes may be moved to the device for good, leaving most of it to the work itself."""
     return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 4
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether `error` is torch's, or that of a library below it, for memory that could not be had."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in NO_MEMORY)
 
 
 def finished(device: torch.device) -> None:
@@ -93,12 +101,12 @@ def peak_memory_mib(device: torch.device) -> float:
 
 
 def provenance(device: torch.device, precision: str, started: datetime.datetime) -> dict:
-    """Where, when and with what a run was made."""
+    """Where, when and with what a run is made; what cannot be found out is None."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": None if changes is None else bool(changes),
         "code": source_hash(),
         "command": _command(Path(sys.argv[0]), sys.argv[1:]),
         "device": device_name(device),
@@ -108,8 +116,18 @@ def provenance(device: torch.device, precision: str, started: datetime.datetime)
         "threads": torch.get_num_threads(),
         "precision": precision,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        "packages": packages(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that results depend on, as far as they are installed and say so."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version: str | None = importlib.metadata.version(name)  # None where its metadata is damaged
+            found |= {name: version} if version else {}
+    return found
 
 
 def where(device: torch.device) -> str:

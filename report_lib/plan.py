@@ -5,10 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from report_lib import records
-from report_lib.recipe import APPROACHES, DEFECTS, NAMED, RECIPES, InputError, Recipe, for_seeds, parse_seeds
+from report_lib.recipe import (
+    APPROACHES,
+    DEFECTS,
+    NAMED,
+    RECIPES,
+    InputError,
+    Recipe,
+    for_seeds,
+    parse_seeds,
+    shown,
+    whole_number,
+)
 
 MAIN = "corrected"  # the recipe that the approach sections present
 SMALLEST_BATCH = 8
+MOST_LABELS = 1_000_000_000
 
 
 def plan(
@@ -32,14 +44,16 @@ def plan(
     """
     names = parse(recipes, "recipes", RECIPES)
     if MAIN not in names:
-        raise InputError(f"recipes is {recipes!r}; {MAIN} must be among them, since the approach sections present it")
+        raise InputError(
+            f"recipes is {shown(recipes)}; {MAIN} must be among them, since the approach sections present it"
+        )
     if not isinstance(mirror, bool):
-        raise InputError(f"mirror is {mirror!r}; allowed are true and false")
+        raise InputError(f"mirror is {shown(mirror)}; allowed are true and false")
     unmirrored = {"flip": False} if approach == "full_finetune" and not mirror else {}
 
     extra = seeds if extra_seeds in ("", None) else extra_seeds
     if not set(parse_seeds(extra)) <= set(parse_seeds(seeds)):
-        raise InputError(f"extra_seeds is {extra_seeds!r}; allowed are some of the seeds, {seeds!r}")
+        raise InputError(f"extra_seeds is {shown(extra_seeds)}; allowed are some of the seeds, {shown(seeds)}")
 
     def seeded(name: str, given: dict[str, object], seeds: object = extra) -> tuple[Recipe, ...]:
         return for_seeds(seeds, approach=approach, recipe=name, **given | (unmirrored if name == "tuned" else {}))
@@ -68,11 +82,11 @@ def parse(value: object, name: str, allowed: Sequence[str]) -> list[str]:
     parts = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else None
     if parts is None or not all(isinstance(part, str) for part in parts):
         raise InputError(
-            f"{name} is {value!r}; allowed are names out of {', '.join(allowed)}, with commas between them"
+            f"{name} is {shown(value)}; allowed are names out of {', '.join(allowed)}, with commas between them"
         )
     found = [part.strip() for part in parts if part.strip() and part.strip() != "none"]
     if not set(found) <= set(allowed) or len(set(found)) < len(found):
-        raise InputError(f"{name} is {value!r}; allowed are distinct names out of {', '.join(allowed)}")
+        raise InputError(f"{name} is {shown(value)}; allowed are distinct names out of {', '.join(allowed)}")
     return found
 
 
@@ -83,14 +97,14 @@ def parse_budgets(value: object) -> list[int]:
     for part in parts:
         if isinstance(part, str) and part.strip() in ("", "none"):
             continue
-        text = str(part).strip()
-        if isinstance(part, bool) or not (text.isascii() and text.isdigit()) or int(text) < 5:
+        number = whole_number(part)
+        if number is None or not 5 <= number <= MOST_LABELS:
             raise InputError(
-                f'budgets is {value!r}; allowed are whole numbers of images a class from 5, such as "10,50"'
+                f'budgets is {shown(value)}; allowed are whole numbers of images a class from 5, such as "10,50"'
             )
-        numbers.append(int(text))
+        numbers.append(number)
     if len(set(numbers)) < len(numbers):
-        raise InputError(f"budgets is {value!r}; each number may stand there once")
+        raise InputError(f"budgets is {shown(value)}; each number may stand there once")
     return sorted(numbers)
 
 

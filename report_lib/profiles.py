@@ -14,6 +14,7 @@ from report_lib.recipe import (
     check_writable,
     digest,
     locate,
+    shown,
 )
 from report_lib.records import write_whole
 
@@ -52,19 +53,30 @@ def resolve(profile: str | None, overrides: dict) -> dict:
     """
     chosen = DEFAULTS | overrides
     if profile is not None:
-        path = FOLDER / f"{profile}.yaml"
-        if not path.is_file() or path.parent != FOLDER:
-            known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-            raise InputError(f"profile is {profile!r}; allowed are the files of report/profiles: {known}")
-        chosen = DEFAULTS | {"profile": profile} | read(path) | overrides
+        known = {file.stem: file for file in FOLDER.glob("*.yaml")}
+        if profile not in known:
+            raise InputError(
+                f"profile is {shown(profile)}; allowed are the files of report/profiles: {', '.join(sorted(known))}"
+            )
+        chosen = DEFAULTS | {"profile": profile} | read(known[profile]) | overrides
     if chosen["device"] not in DEVICES:
-        raise InputError(f"device is {chosen['device']!r}; allowed are {', '.join(DEVICES)}")
-    for name in ("runs", "data_name"):
+        raise InputError(f"device is {shown(chosen['device'])}; allowed are {', '.join(DEVICES)}")
+    for name in ("profile", "runs", "data_name"):
         if not isinstance(chosen[name], str):
-            raise InputError(f"{name} is {chosen[name]!r}; allowed is text")
+            raise InputError(f"{name} is {shown(chosen[name])}; allowed is text")
+    if chosen["runs"]:
+        locate(chosen["runs"])
     for approach in APPROACHES:
         plan(approach, **study(chosen))
     return chosen
+
+
+def study_of(path: Path) -> dict:
+    """All parameters of the study that a file of parameters describes, validated; DEFAULTS where it is silent.
+
+    Raises InputError for a file, name or value that cannot be used.
+    """
+    return resolve(None, read(path))
 
 
 def read(path: Path) -> dict:
@@ -75,12 +87,17 @@ def read(path: Path) -> dict:
         raise InputError(f"{path.name} is YAML, which the package pyyaml reads; install it, or give options") from error
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from error
+    except RecursionError:
+        raise InputError(f"{path} cannot be read as YAML (it is nested too deep)") from None
+    # Of a value that is not what its form or tag promises, such as 2001-01-99, the parser raises whatever comes to it.
+    except (OSError, yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError,
+            MemoryError) as error:  # fmt: skip
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{path} cannot be read as YAML ({said})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no list of 'name: value' lines")
-    if unknown := sorted(map(str, content.keys() - DEFAULTS.keys())):
-        raise InputError(f"{path} has an unknown parameter {unknown[0]!r}; allowed are {', '.join(DEFAULTS)}")
+    if unknown := sorted(shown(name) for name in content.keys() - DEFAULTS.keys()):
+        raise InputError(f"{path} has an unknown parameter {unknown[0]}; allowed are {', '.join(DEFAULTS)}")
     return content
 
 

@@ -4,8 +4,8 @@ import ast
 import dataclasses
 import hashlib
 import json
-import math
 import os
+import reprlib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +33,20 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: in a notebook, too, the sentence is all there is to say."""
         return [f"InputError: {self}"]
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 300
+_SHORT.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """`value` as a message shows it: a short one whole, of a long or deeply nested one a part."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 320 else f"{text[:320]}..."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +118,7 @@ class Recipe:
             for name in names:
                 if self.approach != approach and getattr(self, name) != getattr(Recipe, name):
                     raise InputError(
-                        f"{name} is {getattr(self, name)!r}; only {approach} has that, not {self.approach}"
+                        f"{name} is {shown(getattr(self, name))}; only {approach} has that, not {self.approach}"
                     )
         if self.train_on_all and not self.select_on_test:
             raise InputError("train_on_all is True, which leaves no validation image; select_on_test must be True too")
@@ -172,18 +186,25 @@ def for_seeds(seeds: object, **fields: object) -> tuple[Recipe, ...]:
 
 def parse_seeds(value: object) -> tuple[int, ...]:
     """Seeds from "0,1,2", an integer or a list of integers; InputError if there is none, or one twice."""
-    problem = f'seeds is {value!r}; allowed are distinct whole numbers from 0, such as "0,1,2"'
+    problem = f'seeds is {shown(value)}; allowed are distinct whole numbers from 0, such as "0,1,2"'
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
     seeds = []
     for part in parts:
-        if isinstance(part, str) and part.strip().isascii() and part.strip().isdigit():
-            part = int(part)
-        if isinstance(part, bool) or not isinstance(part, int) or not 0 <= part < 2**31:
+        seed = whole_number(part)
+        if seed is None or not 0 <= seed < 2**31:
             raise InputError(problem)
-        seeds.append(part)
+        seeds.append(seed)
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(problem)
     return tuple(seeds)
+
+
+def whole_number(value: object) -> int | None:
+    """`value`, if it is an integer, or the one that it spells in at most 18 digits; otherwise None."""
+    if isinstance(value, str):
+        digits = value.strip()
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -233,12 +254,25 @@ def source_hash() -> str:
 
 
 def locate(path: str) -> Path:
-    """Absolute path; a relative one starts at the project, so that it means the same in every notebook and command."""
-    return Path(os.path.abspath(PROJECT / Path(path).expanduser()))
+    """Absolute path; a relative one starts at the project, so that it means the same in every notebook and command.
+
+    Raises InputError for what can be no path.
+    """
+    try:
+        located = os.path.abspath(PROJECT / Path(path).expanduser())
+        os.fsencode(located)
+    except (RuntimeError, ValueError) as error:  # of an unknown ~user; with half a character
+        raise InputError(f"{shown(path)} can be no path ({error}); name another") from error
+    if "\0" in located:
+        raise InputError(f"{shown(path)} can be no path (it holds a null character); name another")
+    return Path(located)
 
 
 def folder(given: str, variable: str, default: str) -> Path:
-    """The folder the user named, or that the environment variable names, or `default` inside the project."""
+    """The folder the user named, or that the environment variable names, or `default` inside the project.
+
+    Raises InputError for what can be no path.
+    """
     return locate(given or os.environ.get(variable) or default)
 
 
@@ -261,17 +295,17 @@ def check_plain(name: str, path: str) -> None:
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InputError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
+        raise InputError(f"{name} is {shown(value)}; allowed are {', '.join(allowed)}")
 
 
 def _boolean(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}; allowed are true and false")
+        raise InputError(f"{name} is {shown(value)}; allowed are true and false")
 
 
 def _source(name: str, value: object, known: tuple[str, ...], path: str) -> None:
     if not isinstance(value, str) or not value or (value not in known and not _exists(value)):
-        raise InputError(f"{name} is {value!r}; allowed are {', '.join(known)} or the path of {path}")
+        raise InputError(f"{name} is {shown(value)}; allowed are {', '.join(known)} or the path of {path}")
     if value not in known:
         check_plain(name, value)
 
@@ -279,20 +313,19 @@ def _source(name: str, value: object, known: tuple[str, ...], path: str) -> None
 def _exists(path: str) -> bool:
     try:
         return locate(path).exists()
-    except (OSError, RuntimeError, ValueError):  # too long, of an unknown ~user, with a null byte
+    except (OSError, InputError):  # too long; none
         return False
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}; allowed are whole numbers from {low} to {high}")
+        raise InputError(f"{name} is {shown(value)}; allowed are whole numbers from {low} to {high}")
 
 
 def _number(name: str, value: object, low: float, high: float, below: bool = False, zero: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    inside = good and (low < value <= high or (zero and value == low))  # type: ignore[operator]
-    if not inside or (below and value == high):
+    inside = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if not inside or (below and value == high) or (not zero and value == low):
         bound = "below" if below else "up to"
         hint = "; in YAML write 0.001, since 1e-3 is read as text" if isinstance(value, str) else ""
         start = "from" if zero else "above"
-        raise InputError(f"{name} is {value!r}; allowed are numbers {start} {low:g} and {bound} {high:g}{hint}")
+        raise InputError(f"{name} is {shown(value)}; allowed are numbers {start} {low:g} and {bound} {high:g}{hint}")

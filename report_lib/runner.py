@@ -5,23 +5,30 @@ finished runs stale.
 """
 
 import datetime
+import math
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from report_lib import data, machine, model, records, train
-from report_lib.recipe import InputError, Recipe, check_writable, digest, folder, settings, source_hash
+from report_lib.recipe import InputError, Recipe, check_writable, digest, folder, settings, shown, source_hash
 
 
 def run(
-    recipe: Recipe, runs: str = "", cache: str = "", device: str = "auto", watch: train.Watch = train.unwatched
+    recipe: Recipe,
+    runs: str = "",
+    cache: str = "",
+    device: str = "auto",
+    watch: train.Watch = train.unwatched,
+    features: str = "",
 ) -> records.Run:
     """The finished run of `recipe`: read from the store `runs`, or trained now and stored there.
 
-    While it trains, `watch` is called after each epoch with the recipe and the epochs so far.
+    While it trains, `watch` is called after each epoch with the recipe and the epochs so far. Decoded images are kept
+    in the folder `cache`, frozen features in `features`; empty: there too.
 
     Raises InputError if the recipe, its data or its weights cannot be used.
     """
@@ -34,7 +41,9 @@ def run(
     if not records.exists(store, name):
         check_writable(store, "runs")  # now, not after hours of training
         precision = machine.pick_precision(recipe.precision, chosen_device)
-        setting = train.Setting(images, weights, chosen_device, precision, folder(cache, "REPORT_CACHE", ".cache"))
+        check_cache_limit()
+        kept = folder(features or cache, "REPORT_CACHE", ".cache")
+        setting = train.Setting(images, weights, chosen_device, precision, kept)
         with records.alone(store, name):
             if not records.exists(store, name):  # as it may since another process has finished it
                 records.clear_way(store, name)
@@ -51,6 +60,17 @@ def run(
     return finished
 
 
+def check_cache_limit() -> None:
+    """Raises InputError if $REPORT_CACHE_GIB is no size. (`features` reads it, but minutes later.)"""
+    given = os.environ.get("REPORT_CACHE_GIB") or "16"
+    try:
+        good = 0 <= float(given) < math.inf
+    except ValueError:
+        good = False
+    if not good:
+        raise InputError(f"REPORT_CACHE_GIB is {shown(given)}; allowed is a number of GiB from 0, such as 16")
+
+
 def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str:
     """Folder of a run: approach, recipe, seed, and a hash of all that determines it (but not the device)."""
     fields = settings(recipe) | {"data": images.fingerprint, "weights": weights.sha256, "code": source_hash()}
@@ -60,6 +80,7 @@ def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str
 def make(recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: train.Watch = train.unwatched) -> Path:
     """Trains one run, tests its selected epoch once, and stores the record."""
     started = datetime.datetime.now(datetime.UTC)
+    made = machine.provenance(setting.device, setting.precision, started)  # now: the code may change meanwhile
     machine.reset_peak_memory(setting.device)
     # Another device or precision goes on with its own bits only.
     checkpoint = store / f".{name}-{machine.where(setting.device)}-{setting.precision}.checkpoint"
@@ -68,17 +89,21 @@ def make(recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: 
         clock = time.perf_counter()
         test_logits = train.test(adapted, recipe, setting)
         test_seconds = time.perf_counter() - clock
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not machine.lacks_memory(error):
+            raise
+        half = recipe.batch_size // 2
+        way = f"try BATCH={half}, half of it, or" if half else "no batch is smaller, so try"
         raise InputError(
-            f"batch_size is {recipe.batch_size}, for which {machine.device_name(setting.device)} lacks the memory; try "
-            f"{max(1, recipe.batch_size // 2)} (make: BATCH), or a smaller SIZE"
+            f"batch_size is {recipe.batch_size}, for which {machine.device_name(setting.device)} lacks the memory; {way} "
+            "a smaller SIZE"
         ) from error
     info, arrays = described(adapted, test_logits, recipe, setting)
     train.check_finite(info["test_loss"], "test", info["selected_epoch"], recipe)
     info |= {
         "test_seconds": test_seconds,
         "peak_memory_mib": machine.peak_memory_mib(setting.device),
-        "provenance": machine.provenance(setting.device, setting.precision, started),
+        "provenance": made | {"finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
     }
     try:
         path = records.save(store, name, info, adapted.history.epochs, arrays)

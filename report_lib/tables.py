@@ -261,13 +261,13 @@ def provenance(evidence: Evidence) -> Table:
     for approach, kinds in evidence.runs.items():
         for what, runs in kinds.items():
             made = [run.info["provenance"] for run in runs]
-            commits = {(m["commit"] or "no repository")[:12] for m in made}
-            changed = [bool(m["dirty"]) for m in made]
-            state = " (modified)" if all(changed) else " (some modified)" if any(changed) else ""
+            commits = ", ".join(sorted({(m["commit"] or "no repository")[:12] for m in made}))
+            state = {_changes(m) for m in made}
+            some = state.pop() if len(state) == 1 else " (some modified)"
             seeds = ", ".join(str(run.seed) for run in runs)
             finished = max(m["finished"] for m in made)[:16]
             where = () if ";" not in devices else (device_of(runs),)
-            rows.append((NAMES[approach], what.replace(":", ", ").replace("_", " "), seeds, ", ".join(sorted(commits)) + state,
+            rows.append((NAMES[approach], what.replace(":", ", ").replace("_", " "), seeds, commits + some,
                          *where, finished))  # fmt: skip
     return Table(
         "tab-provenance",
@@ -278,6 +278,13 @@ def provenance(evidence: Evidence) -> Table:
         tuple(rows),
         "lllll" + "l" * len(where),
     )
+
+
+def _changes(made: dict) -> str:
+    """What git said of changes to the commit that a run was made with."""
+    if made["commit"] is None or made["dirty"] is False:
+        return ""
+    return " (modified)" if made["dirty"] else " (perhaps modified)"
 
 
 def environment(study: Study) -> Table:

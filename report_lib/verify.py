@@ -7,26 +7,29 @@ import numpy as np
 
 from report_lib import data, model, plan, profiles, records, runner
 from report_lib.formats import percent
-from report_lib.recipe import APPROACHES, InputError, Recipe, folder, locate, source_hash
+from report_lib.recipe import APPROACHES, InputError, Recipe, check_writable, folder, locate, source_hash
 
 
 def verify(record: str, device: str = "auto", cache: str = "") -> tuple[bool, str]:
     """(whether it came out the same, bit for bit, a sentence on each thing that differs).
 
     `record` is the folder of a run, or a file of parameters, of which the first run is taken. The run is made again in
-    a store of its own, and nothing of it is kept. Raises InputError if there is no such run.
+    a store of its own, frozen features included, and nothing of it is kept. Raises InputError if there is no such run.
     """
     first = records.load(_found(record))
     made = first.info["provenance"]
-    recipe = Recipe(**first.info["recipe"])
+    recipe = _recipe(first)
     notes = [f"{first.path.name}, made {made['finished'][:16]} on {_where(made)}"]
     there = {"data": data.load(recipe.data, recipe.image_size, cache).fingerprint,
              "weights": model.load_weights(recipe.weights).sha256}  # fmt: skip
     for what, key in (("data", "fingerprint"), ("weights", "sha256")):
         if first.info[what][key] != there[what]:
             raise InputError(f"{what} is {getattr(recipe, what)!r}, which is no longer what {record} was made with")
-    with tempfile.TemporaryDirectory() as store:
-        again = runner.run(recipe, store, cache, device)
+    kept = folder(cache, "REPORT_CACHE", ".cache")
+    check_writable(kept, "cache")
+    # The features lie in the cache, whose disk has room for them; what a kill leaves of them is swept there.
+    with tempfile.TemporaryDirectory() as store, tempfile.TemporaryDirectory(prefix=".features-", dir=kept) as anew:
+        again = runner.run(recipe, store, cache, device, features=anew)
         now = again.info["provenance"]
         if _where(made) != _where(now):
             notes.append(f"this time on {_where(now)}")
@@ -42,10 +45,17 @@ def _found(record: str) -> Path:
     path = locate(record)
     if path.is_dir():
         return path
-    chosen = profiles.read(path)
+    chosen = profiles.study_of(path)
     store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
     recipes = plan.plan(APPROACHES[0], **profiles.study(chosen))[plan.MAIN]
     return records.requested(store, recipes[:1])[0].path
+
+
+def _recipe(run: records.Run) -> Recipe:
+    try:
+        return Recipe(**run.info["recipe"])
+    except TypeError as error:
+        raise InputError(f"the record {run.path} is of a recipe that this code does not know ({error})") from error
 
 
 def _where(made: dict) -> str:

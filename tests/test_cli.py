@@ -9,6 +9,13 @@ from report_lib.__main__ import main
     ("options", "says"),
     [
         (["--epochs", "-1"], "epochs is -1"),
+        (["--epochs", "9" * 4000], "epochs is 999"),
+        (["--seed", "9" * 4000], "seeds is [999"),
+        (["--recipe", "budget:" + "9" * 5000], "budgets is '999"),
+        (["--recipe", "budget:5:5"], "budgets is '5:5'"),
+        (["--profile", "x" * 5000], "profile is 'xxx"),
+        (["--runs", "~nobody-here/x"], "'~nobody-here/x' can be no path"),
+        (["--cache", "~nobody-here/x", "--data", "no/such/tree"], "data is "),
         (["--learning-rate", "nan"], "learning_rate is nan"),
         (["--learning-rate", "0"], "learning_rate is 0.0"),
         (["--data", "no/such/tree"], "data is "),

@@ -1,5 +1,7 @@
 """Whatever stands in a profile, it either makes a study or ends in one sentence."""
 
+import itertools
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -57,6 +59,69 @@ def test_any_file_is_a_profile_or_one_sentence(tmp_path, text):
         assert set(profiles.read(path)) <= set(profiles.DEFAULTS)
     except InputError as error:
         assert str(path) in str(error)
+
+
+LAUGHS = ["&a [x]"] + [f"&{new} [{', '.join(9 * [f'*{old}'])}]" for old, new in itertools.pairwise("abcdefghijkl")]
+NASTY = [
+    "5" * 5000, "0." + "1" * 400, "1" * 400, "1" * 400 + ".0", "2001-01-99", "2001-01-01 25:61:61", '!!int "x"', "0x_",
+    '!!float ""', '!!bool "x"', '!!timestamp "x"', '!!int ""', "[" * 400, "[" * 80 + "]" * 80, "{" * 400, "0b_",
+    "!!binary x", "!!set x", "&a [*a]", '"\\ud800"', '"a\\0b"', "~nobody-here/x", "1:99:99", "!!null x", "? [a]",
+    "!!python/object:os.system x", "-.inf", ".nan", "- 1", "{a: b}", "null", "x" * 5000,
+]  # fmt: skip
+
+
+def is_one_short_sentence(error):
+    said = str(error)
+    assert said and "\n" not in said and "Traceback" not in said and len(said) < 1000, said
+
+
+@pytest.mark.parametrize("text", NASTY, ids=[text[:20] for text in NASTY])
+def test_nasty_yaml_is_a_study_or_one_sentence(tmp_path, text):
+    for name in ("learning_rate", "seeds", "budgets", "runs"):
+        (tmp_path / "mine.yaml").write_text(f"{name}: {text}\n")
+        try:
+            profiles.study_of(tmp_path / "mine.yaml")
+        except InputError as error:
+            is_one_short_sentence(error)
+
+
+@pytest.mark.parametrize("name", sorted(profiles.DEFAULTS))
+def test_what_is_huge_when_written_out_is_shown_in_part(tmp_path, name):
+    (tmp_path / "mine.yaml").write_text(f"{name}: [{', '.join(LAUGHS)}]\n")
+    with pytest.raises(InputError) as error:
+        profiles.study_of(tmp_path / "mine.yaml")
+    is_one_short_sentence(error.value)
+    given = profiles.DEFAULTS | {name: eval("[" * 50 + "'x'" + "]" * 50)}
+    with pytest.raises(InputError, match=f"^{name.removeprefix('extra_')} is ") as error:
+        profiles.resolve(None, given)
+    is_one_short_sentence(error.value)
+
+
+tags = st.sampled_from("!!int !!float !!bool !!timestamp !!binary !!set !!omap !!null !!seq &a !x".split() + [""])
+yamlish = st.one_of(
+    st.text("0123456789abxo_.:-+eE \"'[]{},&*!~", max_size=24), st.sampled_from(NASTY),
+    st.tuples(st.text("0123456789", min_size=1, max_size=4), st.integers(1, 6000)).map(lambda pair: pair[0] * pair[1]),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(profiles.DEFAULTS)), tags, yamlish)
+def test_any_tagged_value_makes_a_study_or_one_sentence(tmp_path, name, tag, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{name}: {tag} {text}\n")
+    try:
+        profiles.study_of(path)
+    except InputError as error:
+        is_one_short_sentence(error)
+
+
+def test_a_file_of_parameters_may_lack_what_has_a_default(tmp_path):
+    path = tmp_path / "parameters.yaml"
+    path.write_text("epochs: 3\n")
+    assert profiles.study_of(path) == profiles.DEFAULTS | {"epochs": 3}
+    path.write_text("epochs: three\n")
+    with pytest.raises(InputError, match="epochs is 'three'"):
+        profiles.study_of(path)
 
 
 def test_without_a_profile_there_are_the_recipes_own_values():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report_lib import profiles
-from report_lib.recipe import InputError, Recipe, derive_seed, parse_seeds, request_key
+from report_lib.recipe import InputError, Recipe, derive_seed, folder, parse_seeds, request_key, shown
 
 GOOD = dict(approach="linear_probe")
 
@@ -17,19 +17,26 @@ WRONG = {
     "image_size": [62, 1025, 0, -1, 224.0, "224", True, None],
     "epochs": [0, -1, 1.5, "10", True, None],
     "batch_size": [0, -128, "128", 12.8],
-    "learning_rate": [0, 0.0, -1e-3, "1e-3", float("nan"), float("inf"), 11, True, None],
+    "learning_rate": [0, 0.0, -1e-3, "1e-3", float("nan"), float("inf"), 11, True, None, 10**400, 10**5000],
     "val_fraction": [0, 1, 1.5, -0.2, "0.2", float("nan"), None],
-    "seed": [-1, 2**31, 0.0, "0", True],
+    "seed": [-1, 2**31, 0.0, "0", True, 10**5000],
     "precision": ["fp8", None],
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=shown
+)
 def test_a_wrong_value_is_named_in_one_sentence(name, value):
     with pytest.raises(InputError) as error:
         Recipe(**(GOOD | {name: value}))
     message = str(error.value)
-    assert message.startswith(f"{name} is {value!r}") and "allowed" in message and "\n" not in message
+    assert (
+        message.startswith(f"{name} is {shown(value)}")
+        and len(message) < 600
+        and "allowed" in message
+        and "\n" not in message
+    )
 
 
 def test_a_learning_rate_written_as_text_is_explained():
@@ -57,10 +64,26 @@ def test_seeds_are_read(value, seeds):
     assert parse_seeds(value) == seeds
 
 
-@pytest.mark.parametrize("value", ["", "0,0", "a", "-1", "1.5", [], [0.5], None, True, "0,,1", "²"])
+@pytest.mark.parametrize(
+    "value", ["", "0,0", "a", "-1", "1.5", [], [0.5], None, True, "0,,1", "²", "9" * 5000, 10**5000], ids=shown
+)
 def test_wrong_seeds_are_refused(value):
     with pytest.raises(InputError, match="seeds is"):
         parse_seeds(value)
+
+
+@pytest.mark.parametrize("path", ["~nobody-here/x", "a\0b", "\ud800"])
+def test_what_can_be_no_path_is_one_sentence(path, monkeypatch):
+    with pytest.raises(InputError, match="can be no path") as error:
+        folder(path, "REPORT_RUNS", ".runs")
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="can be no path"):
+        profiles.resolve("demo", {"runs": path})
+
+
+def test_a_short_value_is_shown_as_it_is():
+    for value in ("a" * 200, [0, 1, 2], {"a": (1.5, None)}, True, -5):
+        assert shown(value) == repr(value)
 
 
 def test_derived_seeds_differ_by_seed_and_by_purpose():
@@ -85,6 +108,8 @@ def test_every_profile_is_valid(name):
     ("content", "says"),
     [
         ("epoch: 5", "unknown parameter 'epoch'"),
+        ("5: 5", "unknown parameter 5"),
+        ("5" * 5000 + ": 5", "mine.yaml"),
         ("learning_rate: 1e-3", "learning_rate is '1e-3'"),
         ("- 1", "no list of"),
         ("a: [", "cannot be read as YAML"),
