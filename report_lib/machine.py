@@ -122,11 +122,10 @@ def provenance(device: torch.device, precision: str, started: datetime.datetime)
 
 def packages() -> dict[str, str]:
     """Versions of the packages that results depend on, as far as they are installed and say so."""
-    found = {}
+    found: dict[str, str] = {}
     for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            version: str | None = importlib.metadata.version(name)  # None where its metadata is damaged
-            found |= {name: version} if version else {}
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, KeyError):
+            found[name] = str(importlib.metadata.version(name))
     return found
 
 

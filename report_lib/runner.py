@@ -94,9 +94,9 @@ def make(recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: 
             raise
         half = recipe.batch_size // 2
         way = f"try BATCH={half}, half of it, or" if half else "no batch is smaller, so try"
+        where = machine.device_name(setting.device)
         raise InputError(
-            f"batch_size is {recipe.batch_size}, for which {machine.device_name(setting.device)} lacks the memory; {way} "
-            "a smaller SIZE"
+            f"batch_size is {recipe.batch_size}, for which {where} lacks the memory; {way} a smaller SIZE"
         ) from error
     info, arrays = described(adapted, test_logits, recipe, setting)
     train.check_finite(info["test_loss"], "test", info["selected_epoch"], recipe)

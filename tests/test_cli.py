@@ -1,8 +1,11 @@
+import os
+import subprocess
 import sys
 
 import pytest
 
 from report_lib.__main__ import main
+from report_lib.recipe import PROJECT
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,29 @@ def test_a_wrong_value_is_one_sentence_on_stderr(options, says, capsys):
     assert out == "" and err.startswith("error: ") and says in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "--approach", "linear_probe", "--seed", "1e3"], ["run"], ["walk"], ["run", "--approach", "x"], []],
+)
+def test_wrong_options_are_one_sentence_on_stderr(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_output_that_nobody_reads_ends_quietly(tmp_path):
+    (tmp_path / "parameters.yaml").write_text("epochs: 1\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "report_lib", "jobs", str(tmp_path / "parameters.yaml")],
+        cwd=PROJECT, stdout=writing, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_run_trains_prints_the_record_and_does_not_train_twice(capsys, tmp_path, monkeypatch):
     arguments = ["run", "--approach", "linear_probe", "--epochs", "1", "--image-size", "63", "--device", "cpu"]
     assert main([*arguments, "--runs", str(tmp_path / "store")]) == 0
@@ -53,7 +79,5 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
 
 
 def test_help_needs_no_torch():
-    import subprocess
-
     code = "import sys; from report_lib.__main__ import parser; parser(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,17 +17,33 @@ def unmade(tmp_path_factory):
     return Project(tmp_path_factory.mktemp("unmade") / "project")
 
 
+def kill_at(child, folder, pattern):
+    """Kills make and all it started as soon as `pattern` matches something new in `folder`."""
+    before, late = set(folder.glob(pattern)), time.monotonic() + 300
+    while set(folder.glob(pattern)) <= before:
+        assert child.poll() is None and time.monotonic() < late, f"make never came to {pattern}"
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
 def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_path):
-    """Kills make and all it started at random instants; what is there afterwards is right, and make goes on from it."""
+    """Kills in each notebook, before and while the report is written, and at random instants; what is there
+    afterwards is right, and make goes on from it."""
     first, out = project.folder / "report" / "demo", tmp_path / "out"
     names = ("report.html", "report.pdf", "report.png", "results.json")
     rng = random.Random(0)
-    for _ in range(8):
+    stages = [f"{name}.[0-9]*.ipynb" for name in ("01_linear_probe", "02_full_finetune", "03_analysis")]
+    for stage in [*stages, "render.log", "rendered.*", None, None, None]:
         child = project.start("report", *QUICK, f"OUT={out}")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(rng.uniform(0.2, 9))
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        if stage is not None:
+            kill_at(child, out / "demo" / ".work", stage)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(rng.uniform(0.2, 9))
+            with contextlib.suppress(ProcessLookupError):  # it had finished
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
         for name in names:
             if (out / "demo" / name).exists():
                 assert (out / "demo" / name).read_bytes() == (first / name).read_bytes()

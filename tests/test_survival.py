@@ -2,7 +2,9 @@
 
 import bz2
 import contextlib
+import datetime
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -26,7 +28,21 @@ import pytest
 import torch
 from PIL import Image
 
-from report_lib import archives, checkpoints, data, features, model, plan, profiles, records, runner, sources, train
+from report_lib import (
+    archives,
+    checkpoints,
+    data,
+    features,
+    machine,
+    model,
+    plan,
+    profiles,
+    records,
+    runner,
+    sources,
+    tables,
+    train,
+)
 from report_lib.__main__ import main
 from report_lib.recipe import PROJECT, InputError, named, request_key
 
@@ -627,13 +643,77 @@ def test_a_folder_closed_to_the_user_is_named(tree, tmp_path):
     (root / "train" / "cat").chmod(0o700)
 
 
-def test_a_gpu_without_memory_names_a_smaller_batch(tree, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+    ],
+    ids=str,
+)
+def test_a_device_without_memory_names_a_smaller_batch(tree, tmp_path, monkeypatch, error):
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        raise error
 
     monkeypatch.setattr(train, "adapt", full)
-    with pytest.raises(InputError, match=r"batch_size is 8, for which cpu lacks the memory; try 4 \(make: BATCH\)"):
+    path, where = tree(), (str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
+    says = "batch_size is 8, for which cpu lacks the memory; try BATCH=4, half of it, or a smaller SIZE"
+    with pytest.raises(InputError, match=f"^{says}$"):
+        runner.run(probe(path, epochs=1), *where)
+    single = named("linear_probe", data=str(path), image_size=63, batch_size=1, epochs=1)
+    with pytest.raises(InputError, match="no batch is smaller, so try a smaller SIZE$"):
+        runner.run(single, *where)
+
+
+def test_a_fault_that_is_not_of_memory_stays_what_it_is(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "adapt", lambda *_: (_ for _ in ()).throw(RuntimeError("mat1 and mat2")))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
         runner.run(probe(tree(), epochs=1), str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
+
+
+@pytest.mark.parametrize("given", ["nan", "-5", "1e400", "inf", "much"])
+def test_a_cache_limit_that_is_no_size_is_refused_before_anything_is_made(tree, tmp_path, monkeypatch, given):
+    monkeypatch.setenv("REPORT_CACHE_GIB", given)
+    monkeypatch.setattr(runner, "make", None)
+    with pytest.raises(InputError, match=f"REPORT_CACHE_GIB is '{given}'; allowed is a number of GiB"):
+        runner.run(probe(tree(), epochs=1), str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
+
+
+# --- where a run was made --------------------------------------------------------------------------------------
+
+
+def test_what_git_cannot_say_is_not_called_clean(monkeypatch):
+    monkeypatch.setenv("GIT_DIR", "/nonexistent")
+    made = machine.provenance(torch.device("cpu"), "float32", datetime.datetime.now(datetime.UTC))
+    assert made["commit"] is None and made["dirty"] is None
+    monkeypatch.setattr(machine, "_git", lambda *asked: "a" * 40 if asked[0] == "rev-parse" else None)
+    made = machine.provenance(torch.device("cpu"), "float32", datetime.datetime.now(datetime.UTC))
+    assert tables._changes(made) == " (perhaps modified)"
+    assert [tables._changes(made | {"dirty": dirty}) for dirty in (False, True)] == ["", " (modified)"]
+
+
+def test_packages_that_say_no_version_lose_no_run(monkeypatch):
+    assert {"torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn", "pandas"} == set(machine.packages())
+
+    def version(name):
+        if name in ("pillow", "scipy"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert set(machine.packages()) == {"torch", "torchvision", "numpy", "scikit-learn", "pandas"}
+
+
+def test_where_a_run_is_made_is_asked_before_it_is_trained(tree, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(machine, "provenance", lambda *_: (_ for _ in ()).throw(OSError("no git, no disk, nothing")))
+    monkeypatch.setattr(train, "adapt", lambda *_: trained.append(1))
+    with pytest.raises(OSError, match="nothing"):
+        runner.run(probe(tree(), epochs=1), str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
+    assert not trained
 
 
 # --- the command line as a good citizen ------------------------------------------------------------------------
@@ -650,6 +730,19 @@ def test_a_log_gets_a_line_an_epoch_and_json_on_request(tree, tmp_path):
     assert len(lines) == 3 and all(f"epoch {n}/3, training loss" in line for n, line in enumerate(lines, 1))
     said = json.loads(done.stdout)
     assert records.load(Path(said["record"])).info["test_accuracy"] == said["test_accuracy"]
+
+
+def test_a_run_that_is_terminated_says_so_in_one_sentence(tree, tmp_path):
+    arguments = ["--approach", "linear_probe", "--data", str(tree()), "--epochs", "10000", "--image-size", "63",
+                 "--batch-size", "4", "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-m", "report_lib", "run", *arguments], cwd=PROJECT, stderr=subprocess.PIPE, text=True
+    )
+    assert "epoch 1/10000" in child.stderr.readline()
+    child.terminate()
+    last = child.communicate(timeout=60)[1].splitlines()[-1]
+    assert child.returncode == 143 and last.startswith("terminated; the last checkpoint of a long run is kept")
+    assert not list((tmp_path / "runs").glob("[!.]*"))
 
 
 def test_errors_are_json_too(capsys):
@@ -674,7 +767,11 @@ def test_verify_says_whether_a_run_comes_out_the_same(tree, tmp_path, capsys, mo
     recipe = probe(tree(train=30, test=10), epochs=2)
     run = runner.run(recipe, str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
     arguments = ["verify", str(run.path), "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    made, write = [], features._write
+    monkeypatch.setattr(features, "_write", lambda entry, *rest: made.append(entry) or write(entry, *rest))
     assert main(arguments) == 0 and "the same, bit for bit" in capsys.readouterr().out
+    assert len(made) == 2, "train and test: frozen features are verified, too"
+    assert not list((tmp_path / "cache").glob(".features-*"))
     monkeypatch.setattr(train, "derive_seed", lambda seed, purpose: 7)
     assert main(arguments) == 1
     said = capsys.readouterr().out
