@@ -345,11 +345,11 @@ def test_two_builds_are_identical():
 def test_no_row_of_a_long_table_is_lost(monkeypatch):
     in_pages = partial(typst.compile, format="svg")
     monkeypatch.setattr(exporter.PDFReport, "compiled", lambda self, source: in_pages(str(source), root=source.parent))
-    rows = tuple((f"row {n}", str(n)) for n in range(200))
+    rows = tuple((f"row {n}", str(n)) for n in range(400))
     table = document.Table("tab-long", "Long.", ("name", "n"), rows, "lr")
     short = document.Table("tab-long", "Short.", ("name", "n"), rows[:100], "lr")
     pages = [len(pdf(notebook(new_markdown_cell("# T"), cell(shown(t))))) for t in (short, table)]
-    assert pages[1] >= pages[0] + 2
+    assert pages[1] >= pages[0] + 5
 
 
 def test_merging_keeps_the_text_and_drops_the_plumbing(tmp_path):

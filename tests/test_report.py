@@ -41,7 +41,8 @@ def test_results_hold_what_the_contract_says(project):
         assert one["test_accuracy"]["mean"] == run["test_accuracy"] and one["test_accuracy"]["n"] == 1
         low, high = one["test_accuracy"]["ci95"]
         assert low < run["test_accuracy"] < high
-    assert len(results["defects"]) == 4 and [one["labels_per_class"] for one in results["label_budget"]][0] == 5
+    assert [one["defect"] for one in results["defects"]][-1] == "all" and len(results["defects"]) == 5
+    assert [one["labels_per_class"] for one in results["label_budget"]][0] == 5
     assert results["provenance"]["device"] and results["provenance"]["precision"] and results["comparison"]["mcnemar"]
 
 
@@ -52,7 +53,7 @@ def test_the_numbers_of_results_stand_in_the_page(project):
         run = approach["corrected"]["runs"][0]
         low, high = approach["corrected"]["test_accuracy"]["ci95"]
         accuracy = formats.fixed(100 * run["test_accuracy"], formats.decimals(50 * (high - low)))
-        assert f"{accuracy}\N{NO-BREAK SPACE}% (95 % interval" in page
+        assert f"{accuracy}\N{NO-BREAK SPACE}% (95\N{NO-BREAK SPACE}% interval" in page
         for loss in (run["test_loss"], run["epochs"][0]["train_loss"]):
             assert any(f'<td class="right">{loss:.{digits}f}</td>' in page for digits in range(5))
 
