@@ -121,7 +121,7 @@ def defects(evidence: Evidence) -> Prose:
         + ("The best *test* epoch can never look worse than the one that validation selects; it is no estimate for new "
            "images. " if flatters else "")
         + f"Of {len(effects)} intervals of 95 %, {fixed(0.05 * len(effects), 1)} would be expected to exclude zero by "
-        "chance." + _one_seed(effects[0]["n"])
+        "chance." + _one_seed(min(one["n"] for one in effects)).replace("these intervals", "intervals")
     )  # fmt: skip
 
 

@@ -37,9 +37,9 @@ def plan(
 
     "corrected", "published", "tuned": the named recipes of `recipes`, such as "published,corrected,tuned".
     "defect:frozen_dropout", ...: `corrected` with one defect of the published listing, if `defects`, a list of
-    approaches, holds this one. "budget:50", ...: the best named recipe with so many labels a class, for each number in
-    `budgets`. Without `mirror`, tuned fine-tuning does not mirror its training pictures. Defects and budgets are run
-    with `extra_seeds`, some of `seeds`; empty: with all of them.
+    approaches, holds this one (with "full_finetune@0+1", for seeds 0 and 1). "budget:50", ...: the best named recipe
+    with so many labels a class, for each number in `budgets`. Without `mirror`, tuned fine-tuning does not mirror its
+    training pictures. Defects and budgets are run with `extra_seeds`, some of `seeds`; empty: with all of them.
     Raises InputError for what cannot be planned.
     """
     names = parse(recipes, "recipes", RECIPES)
@@ -59,14 +59,15 @@ def plan(
         return for_seeds(seeds, approach=approach, recipe=name, **given | (unmirrored if name == "tuned" else {}))
 
     planned = {name: seeded(name, fields, seeds) for name in names}
-    if approach in parse(defects, "defects", APPROACHES):
+    chosen = parse_defects(defects, seeds)
+    if approach in chosen:
         for name in DEFECTS:
             if name not in NAMED["published"][approach]:
                 continue
             # Nothing can be selected on validation where nothing is held out, so this defect brings that one along.
             along = {"select_on_test": True} if name == "train_on_all" else {}
             given: dict[str, object] = {**fields, **along, name: NAMED["published"][approach][name]}
-            planned[f"defect:{name}"] = seeded("corrected", given)
+            planned[f"defect:{name}"] = seeded("corrected", given, chosen[approach] or extra)
     best = "tuned" if "tuned" in names else MAIN
     for budget in parse_budgets(budgets):
         fewer = dict(fields) | {"per_class": budget}
@@ -88,6 +89,24 @@ def parse(value: object, name: str, allowed: Sequence[str]) -> list[str]:
     if not set(found) <= set(allowed) or len(set(found)) < len(found):
         raise InputError(f"{name} is {shown(value)}; allowed are distinct names out of {', '.join(allowed)}")
     return found
+
+
+def parse_defects(value: object, seeds: object) -> dict[str, list[str]]:
+    """Approach -> the seeds that its defects are run with, from "linear_probe,full_finetune@0+1"; without "@", none."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and all(isinstance(part, str) for part in parts):
+        named = {part.partition("@")[0].strip(): part.partition("@")[2] for part in parts}
+        if len(named) == len(parts):
+            found = {
+                name: named[name].split("+") if named[name] else []
+                for name in parse(",".join(named), "defects", APPROACHES)
+            }
+            for some in filter(None, found.values()):
+                if not set(parse_seeds(some)) <= set(parse_seeds(seeds)):
+                    raise InputError(f"defects is {shown(value)}; after @ stand some of the seeds, {shown(seeds)}")
+            return found
+    parse(value, "defects", APPROACHES)  # raises: these are no names
+    return {}
 
 
 def parse_budgets(value: object) -> list[int]:

@@ -214,7 +214,7 @@ def defects(evidence: Evidence) -> Table | Prose:
         "What each defect of the published listings changes, switched on alone in the recipe corrected: reported test "
         "accuracy, its paired difference, and the difference in the loss that selects (the test loss, where the test "
         f"images do); n = {' or '.join(map(str, sorted({one['n'] for one in effects})))}, 95 % intervals: "
-        f"{effects[0]['effect_method']}.",
+        f"{' or, '.join(dict.fromkeys(one['effect_method'] for one in effects))}.",
         ("approach", "defect", "accuracy, %", "effect, points", "95 % interval", "loss, nats"),
         tuple(rows),
         "llrrrr",

@@ -296,6 +296,8 @@ def test_results_hold_what_goes_wrong(study):
         ({"budgets": "10,10"}, "each number may stand there once"),
         ({"budgets": True}, "budgets is True"),
         ({"defects": "probe"}, "defects is 'probe'; allowed are distinct names out of linear_probe"),
+        ({"defects": "linear_probe@3"}, "defects is 'linear_probe@3'; after @ stand some of the seeds, '0'"),
+        ({"defects": "linear_probe@0,linear_probe"}, "allowed are distinct names"),
         ({"mirror": "no"}, "mirror is 'no'; allowed are true and false"),
         ({"seeds": "0,1", "extra_seeds": "1,2"}, "extra_seeds is '1,2'; allowed are some of the seeds, '0,1'"),
         ({"extra_seeds": "one"}, "seeds is 'one'"),
@@ -313,6 +315,11 @@ def test_plans_read_lists_numbers_and_none():
     defects = {f"defect:{name}" for name in ("select_on_test", "train_on_all", "normalisation", "dropout_ends")}
     assert set(planned) == {"tuned", "corrected"} | defects
     assert all(not one.flip and one.epochs == 3 for some in planned.values() for one in some)
+    assert plan.parse_defects("linear_probe, full_finetune@0+2", "0,1,2") == {
+        "linear_probe": [], "full_finetune": ["0", "2"]
+    }  # fmt: skip
+    one = plan.plan("full_finetune", "corrected", "0,1,2", "10", "full_finetune@2")
+    assert [len(some) for some in one.values()] == [3, 1, 1, 1, 1, 3] and one["defect:normalisation"][0].seed == 2
     fewer = plan.plan("linear_probe", "corrected,tuned", "0,1,2", "10", "linear_probe", extra_seeds=[0, 2])
     assert {what: [one.seed for one in some] for what, some in fewer.items()} == {
         what: [0, 2] if ":" in what else [0, 1, 2] for what in fewer

@@ -295,7 +295,7 @@ def test_code_shows_where_it_wraps(monkeypatch):
         return "".join(page.decode() for page in (whole if isinstance(whole, list) else [whole])).count("<use")
 
     fits = "x = 1"
-    for terms, turns in ((12, 0), (25, 1), (30, 2)):  # the marks are the signs that are not in the code
+    for terms, turns in ((12, 0), (25, 1), (36, 2)):  # the marks are the signs that are not in the code
         wraps = "x = " + " + ".join(["100"] * terms)
         signs = len(wraps.replace(" ", "")) - len(fits.replace(" ", ""))
         assert drawn(wraps) - drawn(fits) == signs + turns
