@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from report_lib.document import Figure
-from report_lib.formats import decimals, percent, rate
+from report_lib.formats import decimals, fixed, percent, rate
 from report_lib.measures import (
     NAMES,
     accuracy_of,
@@ -148,15 +148,16 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.margins(x=0.5, y=0.3)
         _name_points(axis, points)
-    named = [(the(evidence.runs[approach][recipe]), recipe, x, y) for approach, recipe, x, y in points]
-    best, fastest = max(named, key=lambda point: point[3]), min(named, key=lambda point: point[2])
+    best, recipe, slow, _ = max(points, key=lambda point: point[3])
+    other, fast = next((a, x) for a, r, x, _ in points if r == recipe and a != best)
+    apart = fixed(slow / fast, 0 if slow > 10 * fast else 1)
     return drawn(
         fig,
         "fig-accuracy-time",
         f"Test accuracy against training time, with 95 % intervals ({' or, '.join(methods)})"
         + (f"; the {len(some)} seeds as dots. " if len(some) > 1 else ". ")
-        + f"The most accurate, {best[0]} by the recipe {best[1]}, trains {best[2] / fastest[2]:,.0f} times as long as "
-        f"the fastest, {fastest[0]} by the recipe {fastest[1]}.",
+        + f"The most accurate, {the(evidence.runs[best][recipe])} by the recipe {recipe}, trains {apart} times as "
+        f"long as {the(evidence.runs[other][recipe])} by the same recipe.",
         "; ".join(said),
     )
 

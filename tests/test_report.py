@@ -55,7 +55,7 @@ def test_the_numbers_of_results_stand_in_the_page(project):
         accuracy = formats.fixed(100 * run["test_accuracy"], formats.decimals(50 * (high - low)))
         assert f"{accuracy}\N{NO-BREAK SPACE}% (95\N{NO-BREAK SPACE}% interval" in page
         for loss in (run["test_loss"], run["epochs"][0]["train_loss"]):
-            assert any(f'<td class="right">{loss:.{digits}f}</td>' in page for digits in range(5))
+            assert any(f'<td class="right short">{loss:.{digits}f}</td>' in page for digits in range(5))
 
 
 def test_a_second_time_nothing_is_made(project):
