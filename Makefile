@@ -126,8 +126,12 @@ EXECUTED := $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 $(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/prepared $(LIB)
 	$(call execute,$(LAUNCHER))
 
-$(filter-out $(TRAINING:%=$(DIR)/%.ipynb),$(EXECUTED)): $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb) $(wildcard report/bench/speed.json)
+$(filter-out $(TRAINING:%=$(DIR)/%.ipynb),$(EXECUTED)): $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb)
 	$(call execute,)
+
+# What these read beside the runs.
+$(DIR)/03_analysis.ipynb: $(wildcard report/tuning/*.csv)
+$(DIR)/05_speed.ipynb: $(wildcard report/bench/*.json)
 
 # Their times are compared, so with make -j, too, they share no machine; with a launcher each has its own.
 ifeq ($(LAUNCHER),)

@@ -160,11 +160,9 @@ def parser() -> argparse.ArgumentParser:
 def do_run(options: argparse.Namespace) -> None:
     given = profiles.overrides(vars(options))
     kind, _, name = options.recipe.partition(":")
-    if kind == "budget":
-        given["budgets"] = name
-    elif kind == "defect":
-        given["defects"] = options.approach
     chosen = profiles.resolve(options.profile, given)
+    # What else the profile plans is not asked for.
+    chosen |= {"budgets": name if kind == "budget" else "", "defects": options.approach if kind == "defect" else ""}
     # Any recipe may be run by name; budget:N takes the best of those that the profile names.
     if not options.recipes and (options.profile is None or kind in RECIPES):
         chosen["recipes"] = list(RECIPES)
@@ -213,7 +211,11 @@ def do_complete(options: argparse.Namespace) -> None:
 def do_verify(options: argparse.Namespace) -> int:
     from report_lib.verify import verify
 
-    same, report = verify(options.record, options.device, os.path.abspath(options.cache) if options.cache else "")
+    same, report = verify(
+        os.path.abspath(os.path.expanduser(options.record)),
+        options.device,
+        os.path.abspath(options.cache) if options.cache else "",
+    )
     print(report)
     return 0 if same else 1
 
@@ -248,13 +250,13 @@ def do_prepare(options: argparse.Namespace) -> None:
 
 
 def do_results(options: argparse.Namespace) -> None:
-    from report_lib import records
+    from report_lib import disk
     from report_lib.results import results
 
     chosen = profiles.study_of(options.parameters)
     store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
     numbers = results(chosen["profile"], plan.read(store, **profiles.study(chosen)), chosen["data_name"])
-    records.write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    disk.write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,41 +6,33 @@ import io
 import os
 import pickle
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from report_lib.records import put_aside, sweep, sync
+from report_lib.disk import put_aside, replacing, sweep
 
 HISTORY = {"epochs": list, "selected": int, "state": dict, "validation_logits": Tensor}  # of `train.History`
 
 
 def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, history: dict) -> None:
-    """Replaces the checkpoint at `path` in one step: the sha256 of what follows, and what follows."""
+    """Replaces the checkpoint at `path` in one step: the sha256 of what follows, and what follows.
+
+    Where it cannot be written (a full disk), that is said on stderr and the old one stays: training goes on.
+    """
     content = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
     unfinished = f"{path.name}-unfinished-"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent, f"{unfinished}*", 0)  # of killed predecessors, for one process at a time trains a run
-        handle, temporary = tempfile.mkstemp(prefix=unfinished, dir=path.parent)
-        try:
-            with os.fdopen(handle, "w+b") as file:
-                file.write(bytes(32))
-                torch.save(content, file)
-                file.seek(32)
-                sha = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
-                file.seek(0)
-                file.write(sha.digest())
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-            sync(path.parent)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path, unfinished) as file:
+            file.write(bytes(32))
+            torch.save(content, file)
+            file.seek(32)
+            sha = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+            file.seek(0)
+            file.write(sha.digest())
     except (OSError, RuntimeError) as error:  # to lose a checkpoint is no reason to lose the run
         print(f"no checkpoint could be written to {path} ({error}); training goes on without", file=sys.stderr)
 

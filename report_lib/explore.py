@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from report_lib import data, machine, model, pictures, train
 from report_lib.document import Figure, Prose
 from report_lib.formats import percent
-from report_lib.measures import NAMES, Study, confusion_of, probabilities
+from report_lib.measures import NAMES, Study, check_images, confusion_of, probabilities, surest_mistakes
 from report_lib.recipe import Recipe, folder
 from report_lib.records import Run
 from report_lib.style import COLOURS, short
@@ -75,15 +75,12 @@ def chosen(run: Run, true: int = EVERY, said: int = EVERY) -> np.ndarray:
     return found[np.argsort(-probability.max(1)[found], kind="stable")]
 
 
-def surest_mistakes(run: Run, count: int = 4) -> np.ndarray:
-    """The test images that the run gets wrong most surely."""
-    probability, labels = probabilities(run)
-    order = chosen(run)
-    return order[probability.argmax(1)[order] != labels[order]][:count]
-
-
 def neighbours(run: Run, images: data.Images, where: Space, count: int = 4) -> Figure:
-    """The surest mistakes of a run, each with the training images nearest to it."""
+    """The surest mistakes of a run, each with the training images nearest to it.
+
+    Raises InputError if `images` are not those of the run.
+    """
+    check_images(run, images.fingerprint)
     rows = [(int(at), where.nearest(int(at))) for at in surest_mistakes(run, count)]
     return pictures.neighbours(run, rows, images.test.numpy(), images.train.numpy(), images.train_labels.numpy())
 
@@ -93,6 +90,8 @@ class Browser:
 
     def __init__(self, study: Study, images: data.Images, where: Space) -> None:
         self.runs = {approach: runs[0] for approach, runs in study.items()}
+        for run in self.runs.values():
+            check_images(run, images.fingerprint)
         self.images, self.where = images, where
         self.classes = images.classes
         self.approach = widgets.ToggleButtons(

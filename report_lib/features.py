@@ -6,6 +6,7 @@ They lie memory-mapped in the cache, under a name made of everything that determ
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from report_lib import progress
+from report_lib.disk import reserved, sweep
 from report_lib.machine import finished, room_for
-from report_lib.recipe import InputError, digest
-from report_lib.records import reserved, sweep
+from report_lib.recipe import InputError, digest, shown
 
 BATCH = 64  # of one size whatever the recipe's, so that the bits don't depend on it; fastest on a CPU
 
@@ -64,13 +65,24 @@ def _put_away(entry: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def make_room(cache: Path, size: int) -> None:
-    """Removes the features that were used longest ago until `size` bytes more stay within $REPORT_CACHE_GIB (16)."""
+def cache_limit() -> float:
+    """Bytes that frozen features may take: $REPORT_CACHE_GIB, 16 if not given. Raises InputError if that is no size."""
     given = os.environ.get("REPORT_CACHE_GIB") or "16"
     try:
         limit = float(given) * 2**30
     except ValueError:
-        raise InputError(f"REPORT_CACHE_GIB is {given!r}; allowed is a number of GiB, such as 16") from None
+        limit = math.nan
+    if not 0 <= limit < math.inf:
+        raise InputError(f"REPORT_CACHE_GIB is {shown(given)}; allowed is a number of GiB from 0, such as 16")
+    return limit
+
+
+def make_room(cache: Path, size: int) -> None:
+    """Removes the features that were used longest ago until `size` bytes more stay within the limit.
+
+    Raises InputError if the disk has no room for them even so.
+    """
+    limit = cache_limit()
     sweep(cache, ".features-*")
     entries = []
     for entry in (*cache.glob("features-*"), *cache.glob(".features-*")):

@@ -9,7 +9,7 @@ from report_lib import stats
 from report_lib.document import Prose, text
 from report_lib.formats import decimals, fixed, percent, reach, signed
 from report_lib.measures import (
-    DEFECTS,
+    EFFECTS,
     NAMES,
     Study,
     agreement_of,
@@ -85,11 +85,15 @@ def search(rows: dict[str, list[dict]], winners: dict[str, dict], made: dict[str
             f"{percent(best, decimals(100 * error))} of {held_out:,} validation images"
             + (f"; {near} more {'is' if near == 1 else 'are'} within one standard error of it" if near else "")
         )
-    run = study["full_finetune"][0].info["recipe"]
-    found = winners["full_finetune"].get("learning_rate")
-    instead = ""
-    if run["recipe"] == "tuned" and found and run["learning_rate"] != found:
-        instead = " In this study the learning rate was given instead of found."
+    others = []
+    for approach, runs in study.items():
+        recipe = runs[0].info["recipe"]
+        found = winners[approach].get("learning_rate", recipe["learning_rate"])
+        if recipe["recipe"] == "tuned" and recipe["learning_rate"] != found:
+            others.append(the(runs))
+    instead = f" In this study the learning rate of {' and of '.join(others)} was given instead of found." * bool(
+        others
+    )
     return Prose(
         f"How the settings of tuned were chosen: {'. And '.join(said)}. The rest of the recipe, such as warm-up and "
         "the size of the shifts, was set by hand. No test image takes part in a search; it was made once, under these "
@@ -103,7 +107,7 @@ def defects(evidence: Evidence) -> Prose:
     if not effects:
         return Prose("")
     clear = [one for one in effects if one["effect_is_clear"]]
-    named = {id(one): f"“{DEFECTS[one['defect']]}” ({NAMES[one['approach']]})" for one in effects}
+    named = {id(one): f"“{EFFECTS[one['defect']]}” ({NAMES[one['approach']]})" for one in effects}
     before = "[Table](#tab-defects) switches them on one at a time."
     if not clear:
         return Prose(f"{before} No single defect can be said to change the reported accuracy.")
@@ -127,8 +131,8 @@ def defects(evidence: Evidence) -> Prose:
 
 def budgets(evidence: Evidence) -> Prose:
     """Which approach is ahead with how many labels, and where they cross."""
-    leads = []
-    for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True):
+    leads, points = [], budget_points(evidence)
+    for (labels, probe), (_, tuned) in zip(*points.values(), strict=True):
         change = stats.paired_difference(right_of(probe), right_of(tuned))
         leads.append((labels, 0 if not change.clear else 1 if change.mean > 0 else -1))
     if len(leads) == 1:
@@ -144,7 +148,8 @@ def budgets(evidence: Evidence) -> Prose:
     else:
         end = "Within this range neither is clearly ahead anywhere."
     joined = "; ".join(said)
-    return Prose(f"[Figure](#fig-budgets) and [Table](#tab-budgets) show it: {joined}. {end}{_one_seed(len(probe))}")
+    fewest = min(len(runs) for some in points.values() for _, runs in some)
+    return Prose(f"[Figure](#fig-budgets) and [Table](#tab-budgets) show it: {joined}. {end}{_one_seed(fewest)}")
 
 
 def classes(study: Study) -> Prose:

@@ -1,6 +1,7 @@
 """Records -> the numbers that tables, figures and sentences show. Imports no torch."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.special import softmax
 
 from report_lib import stats
 from report_lib.plan import Evidence
+from report_lib.recipe import InputError
 from report_lib.records import Run
 
 NAMES = {"linear_probe": "linear probe", "full_finetune": "full fine-tuning"}
@@ -20,7 +22,7 @@ PUBLISHED = {
 
 PUBLISHED_TEST_IMAGES = 10_000
 
-DEFECTS = {
+EFFECTS = {  # the rows of the table of defects
     "select_on_test": "the test images select the epoch",
     "train_on_all": "nothing is held out (against: the test images select)",
     "normalisation": "inputs normalised by 0.5 and 0.5",
@@ -65,10 +67,12 @@ def disturbed(runs: Sequence[Run]) -> bool:
 
 
 def mean_of(runs: Sequence[Run], name: str) -> float:
+    """Mean over seeds of a number of run.json."""
     return float(np.mean([run.info[name] for run in runs]))
 
 
 def accuracy_of(runs: Sequence[Run]) -> stats.Estimate:
+    """Test accuracy of all seeds, with its interval."""
     return stats.accuracy(right_of(runs))
 
 
@@ -93,6 +97,31 @@ def is_cifar10(run: Run) -> bool:
     """Whether the data have the classes of CIFAR-10 and as many test images."""
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     return sorted(run.classes) == names and run.info["data"]["test"] == 10_000
+
+
+def check_images(run: Run, fingerprint: str) -> None:
+    """Raises InputError if images with this fingerprint are not those that the run was made with."""
+    if run.info["data"]["fingerprint"] != fingerprint:
+        raise InputError(
+            f"data is {run.info['recipe']['data']!r}, whose images have changed since {run.path.name} was trained; run "
+            "both approaches' notebooks again"
+        )
+
+
+def command_of(run: Run) -> str:
+    """What started the run, without the folders of paths: those of one machine say nothing on another."""
+    return shlex.join(map(_last, shlex.split(run.info["provenance"]["command"])))
+
+
+def recipe_of(run: Run) -> dict:
+    """The run's recipe, without its approach and seed; data and weights without their folders."""
+    recipe = {key: value for key, value in run.info["recipe"].items() if key not in ("approach", "seed")}
+    return recipe | {name: _last(recipe[name]) for name in ("data", "weights")}
+
+
+def _last(word: str) -> str:
+    """A path's last part, also after `--option=`; other words as they are."""
+    return re.sub(r"^(--[^=/]*=)?.*/(?=[^/])", r"\1", word)
 
 
 def device_of(runs: Sequence[Run]) -> str:
@@ -164,21 +193,55 @@ def _difference(found: stats.Difference, pair: Sequence[np.ndarray]) -> dict:
     return {"mean": found.mean, "ci95": [found.low, found.high], **drawn}
 
 
-def recipe_effect(evidence: Evidence, approach: str, one: str = "corrected", other: str = "tuned") -> stats.Difference:
-    """What recipe `other` brings over `one`, paired on the same test images."""
+def recipe_effect(evidence: Evidence, approach: str) -> stats.Difference:
+    """What the recipe tuned brings over corrected, paired on the same test images."""
     runs = evidence.runs[approach]
-    return stats.paired_difference(right_of(runs[one]), right_of(runs[other]))
+    return stats.paired_difference(right_of(runs["corrected"]), right_of(runs["tuned"]))
+
+
+def kept_promise(runs: Sequence[Run]) -> stats.Difference:
+    """Test accuracy minus what validation promised, for runs that select on validation images.
+
+    The interval is of one run's images: the seeds' validation images overlap, so they are not so many samples more.
+    """
+    data = runs[0].info["data"]
+    promised, kept = mean_of(runs, "validation_accuracy"), mean_of(runs, "test_accuracy")
+    images = (data["validation"], data["test"])
+    low, high = stats.newcombe((round(promised * images[0]), round(kept * images[1])), images)
+    return stats.Difference(kept - promised, low, high, NEWCOMBE)
+
+
+def test_interval(run: Run) -> tuple[float, float]:
+    """Wilson's interval of one run's test accuracy."""
+    images = run.info["data"]["test"]
+    return stats.wilson(round(run.info["test_accuracy"] * images), images)
 
 
 def published_interval(approach: str) -> tuple[float, float]:
     """The binomial interval that the published accuracy lacks."""
-    return stats.wilson(round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES), PUBLISHED_TEST_IMAGES)
+    return stats.wilson(_published_right(approach), PUBLISHED_TEST_IMAGES)
 
 
-def reported(run: Run) -> tuple[float, float]:
-    """(test accuracy, loss) as the run's own recipe reports them: the published ones end with the last epoch's loss."""
-    loss = run.epochs["validation_loss"].iloc[-1] if run.info["recipe"]["recipe"] == "published" else None
-    return run.info["test_accuracy"], run.info["test_loss"] if loss is None else float(loss)
+def published_difference() -> stats.Difference:
+    """Published fine-tuning minus published probe, as independent proportions."""
+    low, high = stats.newcombe(
+        (_published_right("linear_probe"), _published_right("full_finetune")), (PUBLISHED_TEST_IMAGES,) * 2
+    )
+    gap = (_published_right("full_finetune") - _published_right("linear_probe")) / PUBLISHED_TEST_IMAGES
+    return stats.Difference(gap, low, high, NEWCOMBE)
+
+
+NEWCOMBE = "Newcombe, two samples"
+
+
+def _published_right(approach: str) -> int:
+    return round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES)
+
+
+def reported_loss(run: Run) -> float:
+    """The loss, nats, that the run's own recipe reports: published, the last epoch's; otherwise the selected one's."""
+    published = run.info["recipe"]["recipe"] == "published"
+    return float(run.epochs["validation_loss"].iloc[-1] if published else run.info["test_loss"])
 
 
 def defect_effects(evidence: Evidence) -> list[dict]:

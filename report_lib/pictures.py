@@ -5,11 +5,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 
+from report_lib import sources
 from report_lib.document import Figure
 from report_lib.formats import confidence, percent
-from report_lib.measures import NAMES, filter_change, probabilities, surest_mistakes, the
+from report_lib.measures import NAMES, Study, check_images, filter_change, probabilities, surest_mistakes, the
+from report_lib.recipe import folder
 from report_lib.records import Run
 from report_lib.style import WIDTH, drawn, short, styled
+
+
+def test_images(study: Study, data: str, image_size: int) -> np.ndarray:
+    """The test images of the source `data`, uint8 (N, h, w, 3), as the cache holds them.
+
+    Raises InputError if they are not those that the runs were tested on.
+    """
+    arrays, fingerprint = sources.read(data, image_size, folder("", "REPORT_CACHE", ".cache"))
+    for runs in study.values():
+        check_images(runs[0], fingerprint)
+    return arrays.test
 
 
 def samples(pictures: np.ndarray, labels: np.ndarray, classes: Sequence[str], per_class: int = 4) -> Figure:

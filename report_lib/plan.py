@@ -52,7 +52,7 @@ def plan(
     unmirrored = {"flip": False} if approach == "full_finetune" and not mirror else {}
 
     extra = seeds if extra_seeds in ("", None) else extra_seeds
-    if not set(parse_seeds(extra)) <= set(parse_seeds(seeds)):
+    if not set(parse_seeds(extra, "extra_seeds")) <= set(parse_seeds(seeds)):
         raise InputError(f"extra_seeds is {shown(extra_seeds)}; allowed are some of the seeds, {shown(seeds)}")
 
     def seeded(name: str, given: dict[str, object], seeds: object = extra) -> tuple[Recipe, ...]:
@@ -102,7 +102,8 @@ def parse_defects(value: object, seeds: object) -> dict[str, list[str]]:
                 for name in parse(",".join(named), "defects", APPROACHES)
             }
             for some in filter(None, found.values()):
-                if not set(parse_seeds(some)) <= set(parse_seeds(seeds)):
+                numbers = [whole_number(seed) for seed in some]
+                if len(set(numbers)) < len(numbers) or not set(numbers) <= set(parse_seeds(seeds)):
                     raise InputError(f"defects is {shown(value)}; after @ stand some of the seeds, {shown(seeds)}")
             return found
     parse(value, "defects", APPROACHES)  # raises: these are no names
@@ -148,6 +149,7 @@ class Evidence:
         return self.of("tuned") if "tuned" in self.recipes else self.main
 
     def of(self, key: str) -> dict[str, Sequence[records.Run]]:
+        """Approach -> the runs that show `key`, such as a recipe's name."""
         return {approach: runs[key] for approach, runs in self.runs.items()}
 
     def keyed(self, approach: str, kind: str) -> dict[str, Sequence[records.Run]]:
@@ -156,7 +158,10 @@ class Evidence:
 
 
 def read(store: Path, **parameters: object) -> Evidence:
-    """The evidence of a planned study. Raises InputError if a run is missing, or was made by other code."""
+    """The evidence of a planned study.
+
+    Raises InputError if a run is missing, was made by other code, or with other data or weights than the rest.
+    """
     runs = {}
     for approach in APPROACHES:
         planned = plan(approach, **parameters)  # type: ignore[arg-type]

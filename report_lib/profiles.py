@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from report_lib.disk import write_whole
 from report_lib.plan import plan
 from report_lib.recipe import (
     APPROACHES,
@@ -16,7 +17,6 @@ from report_lib.recipe import (
     locate,
     shown,
 )
-from report_lib.records import write_whole
 
 FOLDER = PROJECT / "report" / "profiles"
 

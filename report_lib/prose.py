@@ -3,16 +3,15 @@
 Every comparison is worded by its interval: what the numbers do not show is not said.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from report_lib import stats
 from report_lib.document import Prose, text
 from report_lib.formats import decimals, fixed, interval, p_value, percent, rate, reach, seconds, signed, spread
 from report_lib.measures import (
     NAMES,
-    PUBLISHED,
     PUBLISHED_TEST_IMAGES,
     Study,
     accuracy_of,
@@ -24,7 +23,9 @@ from report_lib.measures import (
     errors_of,
     images_per_second,
     is_cifar10,
+    kept_promise,
     mean_of,
+    published_difference,
     recall_of,
     seconds_of,
     the,
@@ -124,27 +125,25 @@ def test(runs: Sequence[Run]) -> Prose:
             f"The best of all epochs on the {images:,} test images is right for {rate(estimate)} (n = "
             f"{estimate.n}). Since the test images selected that epoch, this is no estimate for new images."
         )
-    held_out = runs[0].info["data"]["validation"]
     promised = mean_of(runs, "validation_accuracy")
-    # One run's images: the seeds' validation images overlap, so that they are not so many samples more.
-    low, high = stats.newcombe((round(promised * held_out), round(estimate.mean * images)), (held_out, images))
+    change = kept_promise(runs)
+    low, high = change.low, change.high
     if low <= 0 <= high:
         verdict = "no more than the draw of images explains, so selection has not visibly flattered the model"
-    elif estimate.mean < promised:
+    elif change.mean < 0:
         verdict = (
             "more than the draw of images explains: selection has flattered the model, or the test images are harder"
         )
     else:
         verdict = "more than the draw of images explains: the test images are easier than those held out"
     between, points = reach(low, high)
-    change = signed(100 * (estimate.mean - promised), points)
     varied = f", standard deviation {fixed(100 * estimate.sd, digits)} points" if estimate.sd is not None else ""
     return Prose(
         f"On the {images:,} test images, read once and only for the selected epoch, {the(runs)} is right "
         f"for {rate(estimate)} (95 % interval {interval(estimate.low, estimate.high, digits)}, "
         f"{estimate.method}; n = {estimate.n} seed{'s' * (estimate.n > 1)}{varied}), with a loss of "
         f"{mean_of(runs, 'test_loss'):.{nats}f} nats per sample. Validation had promised {percent(promised, digits)}; "
-        f"the difference, {change} points (95 % interval {between}), is {verdict}. "
+        f"the difference, {signed(100 * change.mean, points)} points (95 % interval {between}), is {verdict}. "
         f"[Table](#tab-test-{slug}) has every seed, [Figure](#fig-confusion-{slug}) what is taken for what."
     )
 
@@ -152,7 +151,7 @@ def test(runs: Sequence[Run]) -> Prose:
 def settings(run: Run) -> Prose:
     """How the presented recipe trains, in its own values."""
     recipe, data = run.info["recipe"], run.info["data"]
-    steps = recipe["epochs"] * (data["train"] // recipe["batch_size"])
+    steps = recipe["epochs"] * math.ceil(data["train"] / recipe["batch_size"])  # the last batch may be smaller
     return Prose(
         f"Here that means a learning rate of {recipe['learning_rate']:g}, the same all along, for {recipe['epochs']} "
         f"epochs of batches of {recipe['batch_size']:,}, which makes {steps:,} steps."
@@ -304,10 +303,8 @@ def times(study: Study) -> str:
 
 def published(evidence: Evidence) -> Prose:
     """Whether the published difference is one, and whether ours may be compared with it."""
-    right = [round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES) for approach in NAMES]
-    gap = (right[1] - right[0]) / PUBLISHED_TEST_IMAGES
-    low, high = stats.newcombe((right[0], right[1]), (PUBLISHED_TEST_IMAGES, PUBLISHED_TEST_IMAGES))
-    between = reach(low, high)[0]
+    gap = published_difference()
+    between = reach(gap.low, gap.high)[0]
     run = evidence.main["linear_probe"][0].info
     as_published = {"data": "cifar10", "weights": "imagenet", "image_size": 224, "epochs": 10, "batch_size": 128,
                     "learning_rate": 0.001, "val_fraction": 0.2, "per_class": 0}  # fmt: skip
@@ -315,9 +312,9 @@ def published(evidence: Evidence) -> Prose:
              "val_fraction": "share held out", "per_class": "number of labelled images"}  # fmt: skip
     differs = [words.get(name, name) for name, value in as_published.items() if run["recipe"][name] != value]
     return Prose(
-        f"The published approaches differ by {100 * gap:.2f} percentage points; as two independent proportions of "
+        f"The published approaches differ by {100 * gap.mean:.2f} percentage points; as two independent proportions of "
         f"{PUBLISHED_TEST_IMAGES:,} images (95 % interval {between}) "
-        + ("they differ" if low > 0 else "no difference can be claimed")
+        + ("they differ" if gap.clear else "no difference can be claimed")
         + ". Each is one unseeded run, chosen by its test accuracy. "
         + (
             f"More differs here than the approach ({', '.join(differs)}), so the published rows and ours stand side by "

@@ -174,9 +174,13 @@ def probe_of(recipe: Recipe) -> Recipe:
 
 
 def settings(recipe: Recipe) -> dict:
-    """Every value that decides the outcome of `recipe`, the probe's among them where it starts from one."""
+    """Every value that decides the outcome of `recipe`; the probe's too, where it starts from one, on the same data and
+    weights."""
     fields = dataclasses.asdict(recipe)
-    return fields | {"probe": dataclasses.asdict(probe_of(recipe))} if recipe.start == "probe" else fields
+    if recipe.start == "probe":
+        probe = dataclasses.asdict(probe_of(recipe))
+        fields["probe"] = {name: value for name, value in probe.items() if name not in ("data", "weights")}
+    return fields
 
 
 def for_seeds(seeds: object, **fields: object) -> tuple[Recipe, ...]:
@@ -184,9 +188,10 @@ def for_seeds(seeds: object, **fields: object) -> tuple[Recipe, ...]:
     return tuple(named(seed=seed, **fields) for seed in parse_seeds(seeds))  # type: ignore[arg-type]
 
 
-def parse_seeds(value: object) -> tuple[int, ...]:
-    """Seeds from "0,1,2", an integer or a list of integers; InputError if there is none, or one twice."""
-    problem = f'seeds is {shown(value)}; allowed are distinct whole numbers from 0, such as "0,1,2"'
+def parse_seeds(value: object, name: str = "seeds") -> tuple[int, ...]:
+    """Seeds from "0,1,2", an integer or a list of integers; InputError if there is none, or one twice, which names the
+    parameter."""
+    problem = f'{name} is {shown(value)}; allowed are distinct whole numbers from 0, such as "0,1,2"'
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
     seeds = []
     for part in parts:

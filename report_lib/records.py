@@ -16,7 +16,6 @@ import shutil
 import stat
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,7 +26,8 @@ import numpy as np
 if TYPE_CHECKING:  # a node that only trains needs no pandas
     import pandas as pd
 
-from report_lib.recipe import InputError, Recipe, file_sha256, located, request_key, source_hash
+from report_lib.disk import put_aside, sync, write_whole
+from report_lib.recipe import InputError, Recipe, file_sha256, request_key, source_hash
 
 NUMBER = (int, float)
 
@@ -126,6 +126,7 @@ def save(store: Path, name: str, info: dict, epochs: list[dict], arrays: Mapping
 
 
 def exists(store: Path, name: str) -> bool:
+    """Whether the store has a finished run of that name."""
     return (store / name / "run.json").is_file()
 
 
@@ -151,9 +152,10 @@ def load(path: Path) -> Run:
 
 
 def answers(run: Run, recipe: Recipe) -> bool:
-    """Whether `run` is one of `recipe`; paths may be written otherwise."""
+    """Whether `run` is one of `recipe`, wherever data and weights lay when it was made: their contents count."""
     made, asked = run.info["recipe"], dataclasses.asdict(recipe)
-    return made.keys() == asked.keys() and located(made) == located(asked)
+    where = {"data": asked["data"], "weights": asked["weights"]}
+    return made.keys() == asked.keys() and made | where == asked
 
 
 def clear_way(store: Path, name: str) -> None:
@@ -172,11 +174,6 @@ def clear_way(store: Path, name: str) -> None:
             "remove it"
         ) from error
     print(f"{final} is no finished run and is now {aside.name}; this run starts anew", file=sys.stderr)
-
-
-def put_aside(path: Path) -> Path:
-    """Renames what lies at `path`, which is not what its name says, so that nothing is lost; returns its new name."""
-    return path.rename(path.with_name(f"{path.name.lstrip('.')}.damaged-{time.time_ns()}"))
 
 
 @contextlib.contextmanager
@@ -263,46 +260,6 @@ def _noted(note: Path) -> str | None:
     return name if plain and exists(note.parents[1], name) else None
 
 
-def sweep(folder: Path, pattern: str, seconds: float = 86_400) -> None:
-    """Removes what matches `pattern` in `folder` and was last touched so long ago: leftovers of killed processes."""
-    for path in folder.glob(pattern):
-        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-            if time.time() - path.stat().st_mtime >= seconds:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replaces `path` by `text` in one step, synced to disk."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file of that shape, mapped, whose blocks the disk has given for good: a page written to a full disk
-    would otherwise kill the process. Raises InputError if there is no room."""
-    values = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate") and values.nbytes:
-        with path.open("r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-            except OSError as error:
-                raise InputError(
-                    f"cache is {str(path.parent.parent)!r}, whose disk lacks room for {values.nbytes / 2**20:,.0f} MiB "
-                    f"({error.strerror}); make room, or name another folder in REPORT_CACHE"
-                ) from error
-    return values
-
-
 def _of(info: dict) -> str:
     """sha256 of what run.json says beside it."""
     return hashlib.sha256(json.dumps(info, sort_keys=True, allow_nan=False).encode()).hexdigest()
@@ -319,15 +276,3 @@ def _damaged(path: Path, error: Exception | str) -> InputError:
     return InputError(
         f"the record {path} cannot be read ({said}); remove that folder to train it again, or use another store"
     )
-
-
-def sync(path: Path) -> None:
-    """Returns when the disk has what was written to a file, or which names a folder holds."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that does not sync folders
-            raise
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""Records -> results.json, which holds every number of a report. Imports no torch."""
+"""Records -> results.json, which holds the numbers of a report. Imports no torch."""
 
 from collections.abc import Sequence
 
@@ -11,25 +11,31 @@ from report_lib.measures import (
     budget_points,
     calibration_of,
     classes_of,
+    command_of,
     compare,
     confusion_of,
     data_title,
     defect_effects,
     device_of,
     filter_change,
+    kept_promise,
     probabilities,
+    published_difference,
     published_interval,
     recipe_effect,
+    recipe_of,
     reliability_of,
     seconds_of,
     surest_mistakes,
+    test_interval,
 )
 from report_lib.plan import Evidence
 from report_lib.records import Run
+from report_lib.stats import Difference
 
 
 def results(profile: str, evidence: Evidence, data_name: str) -> dict:
-    """Every number of the report. Accuracies are fractions, times seconds, losses per-sample means in nats."""
+    """The numbers of the report, as measured. Accuracies are fractions, times seconds, losses means in nats."""
     study = evidence.main
     first = study["linear_probe"][0].info
     data = first["data"] | {"name": data_title(study["linear_probe"][0], data_name)}
@@ -38,7 +44,7 @@ def results(profile: str, evidence: Evidence, data_name: str) -> dict:
         "profile": profile,
         "data": data,
         "weights": first["weights"],
-        "recipe": {name: first["recipe"][name] for name in shared},
+        "recipe": {name: value for name, value in recipe_of(study["linear_probe"][0]).items() if name in shared},
         "presented": first["recipe"]["recipe"],
         "approaches": {
             approach: {recipe: _result(evidence.runs[approach][recipe]) for recipe in evidence.recipes}
@@ -47,7 +53,9 @@ def results(profile: str, evidence: Evidence, data_name: str) -> dict:
         "search": {a: {"trials": search.read(search.FOLDER / f"{a}.csv"), "winner": search.winner(a)} for a in NAMES},
         "comparison": compare(study),
         "agreement": agreement_of(study),
-        "tuned_minus_corrected": {a: _effect(evidence, a) for a in NAMES if "tuned" in evidence.recipes},
+        "tuned_minus_corrected": {
+            a: _difference(recipe_effect(evidence, a)) for a in NAMES if "tuned" in evidence.recipes
+        },
         "comparisons": {recipe: compare(evidence.of(recipe)) for recipe in evidence.recipes},
         "defects": defect_effects(evidence),
         "label_budget": [
@@ -55,13 +63,13 @@ def results(profile: str, evidence: Evidence, data_name: str) -> dict:
              "comparison": compare({"linear_probe": probe, "full_finetune": tuned})}
             for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True)
         ],
-        "published": {a: v | {"test_accuracy_ci95": published_interval(a)} for a, v in PUBLISHED.items()},
-        "provenance": first["provenance"],
+        "published": {a: v | {"test_accuracy_ci95": published_interval(a)} for a, v in PUBLISHED.items()}
+        | {"accuracy_difference": _difference(published_difference())},
+        "provenance": first["provenance"] | {"command": command_of(study["linear_probe"][0])},
     }  # fmt: skip
 
 
-def _effect(evidence: Evidence, approach: str) -> dict:
-    found = recipe_effect(evidence, approach)
+def _difference(found: Difference) -> dict:
     return {"mean": found.mean, "ci95": [found.low, found.high], "ci95_method": found.method, "clear": found.clear}
 
 
@@ -79,20 +87,20 @@ def _result(runs: Sequence[Run]) -> dict:
     made = [
         {"seed": run.seed, "record": run.path.name, "device": device_of([run]),
          "finished": run.info["provenance"]["finished"], "steady_seconds": seconds_of(run),
-         **{key: run.info[key] for key in keys},
+         **{key: run.info[key] for key in keys}, "test_accuracy_ci95": test_interval(run),
          "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
         for run in runs
     ]  # fmt: skip
-    recipe = {key: value for key, value in runs[0].info["recipe"].items() if key not in ("approach", "seed")}
     classes = {
         name: {"mean": e.mean, "ci95": [e.low, e.high], "ci95_method": e.method}
         for name, e in zip(runs[0].classes, classes_of(runs), strict=True)
     }
     held_out = runs[0].info["selected_on"] == "validation"
     return {
-        "recipe": recipe,
+        "recipe": recipe_of(runs[0]),
         "runs": made,
         "test_accuracy": _brief(runs),
+        "test_minus_validation": _difference(kept_promise(runs)) if held_out else None,
         "class_accuracy": classes,
         "confusion": confusion_of(runs).tolist(),
         # Temperatures are fitted on validation images, of which a recipe that selects on the test set has none.

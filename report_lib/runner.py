@@ -5,16 +5,15 @@ finished runs stale.
 """
 
 import datetime
-import math
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
-from report_lib import data, machine, model, records, train
-from report_lib.recipe import InputError, Recipe, check_writable, digest, folder, settings, shown, source_hash
+from report_lib import data, disk, machine, model, records, train
+from report_lib.features import cache_limit
+from report_lib.recipe import InputError, Recipe, check_writable, digest, folder, settings, source_hash
 
 
 def run(
@@ -30,7 +29,8 @@ def run(
     While it trains, `watch` is called after each epoch with the recipe and the epochs so far. Decoded images are kept
     in the folder `cache`, frozen features in `features`; empty: there too.
 
-    Raises InputError if the recipe, its data or its weights cannot be used.
+    Raises InputError if the recipe, its data or its weights cannot be used, if the store cannot be written or holds a
+    damaged record of this run, if the device lacks the memory, or (Diverged) if a loss is no number.
     """
     store = folder(runs, "REPORT_RUNS", ".runs")
     chosen_device = machine.pick_device(device)
@@ -41,7 +41,7 @@ def run(
     if not records.exists(store, name):
         check_writable(store, "runs")  # now, not after hours of training
         precision = machine.pick_precision(recipe.precision, chosen_device)
-        check_cache_limit()
+        cache_limit()  # what is wrong with it is said now, though it is used much later
         kept = folder(features or cache, "REPORT_CACHE", ".cache")
         setting = train.Setting(images, weights, chosen_device, precision, kept)
         with records.alone(store, name):
@@ -49,26 +49,16 @@ def run(
                 records.clear_way(store, name)
                 make(recipe, setting, store, name, watch)
     else:  # its checkpoint stays behind where a run was killed after its record was there
-        records.sweep(store, f".{name}-*.checkpoint*", 0)
+        disk.sweep(store, f".{name}-*.checkpoint*", 0)
     finished = records.load(store / name)
-    if not records.answers(finished, recipe):
+    contents = (finished.info["data"]["fingerprint"], finished.info["weights"]["sha256"])
+    if not records.answers(finished, recipe) or contents != (images.fingerprint, weights.sha256):
         raise InputError(
             f"the record {finished.path} is that of another recipe; remove that folder to train it again, or use "
             "another store"
         )
     records.remember(store, recipe, name)
     return finished
-
-
-def check_cache_limit() -> None:
-    """Raises InputError if $REPORT_CACHE_GIB is no size. (`features` reads it, but minutes later.)"""
-    given = os.environ.get("REPORT_CACHE_GIB") or "16"
-    try:
-        good = 0 <= float(given) < math.inf
-    except ValueError:
-        good = False
-    if not good:
-        raise InputError(f"REPORT_CACHE_GIB is {shown(given)}; allowed is a number of GiB from 0, such as 16")
 
 
 def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str:
@@ -78,7 +68,10 @@ def run_name(recipe: Recipe, images: data.Images, weights: model.Weights) -> str
 
 
 def make(recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: train.Watch = train.unwatched) -> Path:
-    """Trains one run, tests its selected epoch once, and stores the record."""
+    """Trains one run, tests its selected epoch once, and stores the record, whose folder it returns.
+
+    Raises InputError if the device lacks the memory or the store the room, and Diverged if a loss is no number.
+    """
     started = datetime.datetime.now(datetime.UTC)
     made = machine.provenance(setting.device, setting.precision, started)  # now: the code may change meanwhile
     machine.reset_peak_memory(setting.device)
@@ -112,7 +105,7 @@ def make(recipe: Recipe, setting: train.Setting, store: Path, name: str, watch: 
             f"runs is {str(store)!r}, where the record of this run cannot be written ({error.strerror or error}); make "
             "room or name another store, and run it again: slow epochs are kept in its checkpoint"
         ) from error
-    records.sweep(store, f".{name}-*", 0)  # its checkpoint, and what killed predecessors left half-written
+    disk.sweep(store, f".{name}-*", 0)  # its checkpoint, and what killed predecessors left half-written
     return path
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from report_lib import progress
+from report_lib.disk import write_whole
 from report_lib.recipe import NAMED, PROJECT, InputError, Recipe, named, settings, source_hash
-from report_lib.records import write_whole
 
 FOLDER = PROJECT / "report" / "tuning"
 
@@ -54,8 +54,8 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "") -
     tried = set().union(*GRID[approach])
     fixed = settings(first)
     conditions["fixed"] = {name: fixed[name] for name in NAMED["tuned"][approach] if name not in tried}
-    if "probe" in fixed:  # but for its data and weights: those are the search's own, named above by their contents
-        conditions["fixed"]["probe"] = {k: v for k, v in fixed["probe"].items() if k not in ("data", "weights")}
+    if "probe" in fixed:
+        conditions["fixed"]["probe"] = fixed["probe"]
     done = read(path, conditions)
     for trial in progress.each(list(trials(approach)), "trials", "trial"):
         if any(all(row[name] == value for name, value in trial.items()) for row in done):
@@ -105,6 +105,7 @@ def read(path: Path, conditions: dict | None = None) -> list[dict]:
 
 
 def write(path: Path, conditions: dict, rows: list[dict]) -> None:
+    """Replaces `path` by a comment line of the conditions and a row a trial, as CSV."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["# " + json.dumps(conditions), ",".join(names)]
     lines += [",".join("" if row.get(name) is None else str(row[name]) for name in names) for row in rows]

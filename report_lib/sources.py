@@ -25,8 +25,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from report_lib import archives, progress
 from report_lib.archives import members, walk
+from report_lib.disk import reserved, sweep
 from report_lib.recipe import InputError, check_plain, check_writable, locate
-from report_lib.records import reserved, sweep
 
 HELD = 1 << 29  # bytes of an archive that are kept in memory between finding its classes and decoding
 PER_WORKER = 1000  # images that are worth starting a process for
@@ -56,7 +56,11 @@ class Arrays(NamedTuple):
 
 
 def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
-    """(arrays of `source`, their fingerprint): digits, cifar10, or the path of a tree or archive; see `data.load`."""
+    """(arrays of `source`, their fingerprint): digits, cifar10, or the path of a tree or archive; see `data.load`.
+
+    Raises InputError if there is no such source, if it cannot be downloaded, read or decoded, or if the cache cannot be
+    written.
+    """
     if source == "digits":
         digits = _digits()
         return digits, digits.fingerprint()
@@ -232,10 +236,16 @@ def _fill(
     image_size: int,
     entry: "_Entry",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes every indexed file into its row of (train, test); without a `shape`, the first image sets it."""
+    """Decodes every indexed file into its row of (train, test); without a `shape`, the first image sets it.
+
+    Raises InputError for an image that cannot be decoded, or that has gone since it was indexed.
+    """
     arrays: dict[str, np.ndarray] = {}
-    undecodable = []
-    workers = min(os.cpu_count() or 1, len(rows) // PER_WORKER)
+    undecodable, lacking = [], dict.fromkeys(rows)
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )  # those we may use
+    workers = min(cores, len(rows) // PER_WORKER)
     with (
         # Processes, since PIL keeps Python's lock while it decodes; new ones, since a fork of torch's threads may hang.
         ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else contextlib.nullcontext() as pool,
@@ -261,9 +271,12 @@ def _fill(
                 if pixels.shape != arrays[part].shape[1:]:
                     raise _SizesDiffer
                 arrays[part][row] = pixels
+                lacking.pop(name, None)
             bar.update(len(chunk))
     if undecodable:
         raise _Undecodable(undecodable)
+    if lacking:
+        raise InputError(f"data is {str(path)!r}, whose image {next(iter(lacking))!r} has gone meanwhile; start again")
     return arrays["train"], arrays["test"]
 
 

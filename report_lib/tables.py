@@ -8,12 +8,13 @@ from report_lib import stats
 from report_lib.document import Prose, Table
 from report_lib.formats import decimals, deviation, fixed, in_seconds, percent, reach, signed, spread
 from report_lib.measures import (
-    DEFECTS,
+    EFFECTS,
     NAMES,
     PUBLISHED,
     Study,
     accuracy_of,
     budget_points,
+    command_of,
     data_title,
     defect_effects,
     device_of,
@@ -21,9 +22,10 @@ from report_lib.measures import (
     images_per_second,
     mean_of,
     published_interval,
-    reported,
+    reported_loss,
     right_of,
     seconds_of,
+    test_interval,
     training_seconds,
 )
 from report_lib.plan import Evidence
@@ -82,7 +84,7 @@ def test(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
         info = run.info
-        low, high = stats.wilson(round(info["test_accuracy"] * images), images)
+        low, high = test_interval(run)
         accuracies = [fixed(100 * info[name], digits) for name in ("validation_accuracy", "test_accuracy")]
         between = f"{fixed(100 * low, digits)} to {fixed(100 * high, digits)}"
         rows.append(
@@ -146,7 +148,7 @@ def published(evidence: Evidence, data_name: str) -> Table:
             rows.append((NAMES[approach], f"here, {recipe}", str(ours.n),
                          spread([run.info["test_accuracy"] for run in runs], 100, digits),
                          f"{fixed(100 * ours.low, digits)} to {fixed(100 * ours.high, digits)}",
-                         spread([reported(run)[1] for run in runs], 1, nats),
+                         spread([reported_loss(run) for run in runs], 1, nats),
                          _time(runs)))  # fmt: skip
     run = evidence.main["linear_probe"][0]
     return Table(
@@ -207,7 +209,7 @@ def defects(evidence: Evidence) -> Table | Prose:
         change = (signed(100 * one["effect"], digits), between)
         if one["same_images_right"]:
             digits, change = 1, ("0", "the same images right")
-        rows.append((NAMES[one["approach"]], DEFECTS[one["defect"]], fixed(100 * one["test_accuracy"], digits), *change,
+        rows.append((NAMES[one["approach"]], EFFECTS[one["defect"]], fixed(100 * one["test_accuracy"], digits), *change,
                      signed(one["loss_effect"], 3)))  # fmt: skip
     return Table(
         "tab-defects",
@@ -223,9 +225,10 @@ def defects(evidence: Evidence) -> Table | Prose:
 
 def budgets(evidence: Evidence) -> Table | Prose:
     """Accuracy of both approaches by number of labels, and their paired difference."""
-    rows = []
+    rows, changes = [], []
     for (labels, probe), (_, tuned) in zip(*budget_points(evidence).values(), strict=True):
         change = stats.paired_difference(right_of(probe), right_of(tuned))
+        changes.append(change)
         between, digits = reach(change.low, change.high)
         accuracies = [spread([run.info["test_accuracy"] for run in runs], 100, digits) for runs in (probe, tuned)]
         batch = str(probe[0].info["recipe"]["batch_size"])
@@ -237,7 +240,7 @@ def budgets(evidence: Evidence) -> Table | Prose:
         "tab-budgets",
         f"Test accuracy by labelled images a class, {percent(recipe['val_fraction'], 0)} of which validate; recipe "
         f"{recipe['recipe']}, n seeds. With few labels the batch is smaller, so that an epoch has more than a "
-        f"step or two. The difference is full fine-tuning minus linear probe, paired; intervals: {change.method}.",
+        f"step or two. The difference is full fine-tuning minus linear probe, paired; intervals: {_methods(changes)}.",
         (
             "labels a class",
             "batch",
@@ -288,10 +291,16 @@ def _changes(made: dict) -> str:
 
 
 def environment(study: Study) -> Table:
-    """Versions, data fingerprint and weights hash of the first run."""
-    info = study["linear_probe"][0].info
-    made = info["provenance"]
-    rows = [("Python", made["python"]), *made["packages"].items()]
+    """Versions, data fingerprint and weights hash of the presented runs, and what started the first of them."""
+    runs = [run for some in study.values() for run in some]
+    made, info = [run.info["provenance"] for run in runs], runs[0].info
+    names = dict.fromkeys(name for one in made for name in one["packages"])
+    rows = [("Python", _each([one["python"] for one in made]))]
+    rows += [(name, _each([one["packages"].get(name, "none") for one in made])) for name in names]
     rows += [("data, sha256", info["data"]["fingerprint"]), ("weights, sha256", info["weights"]["sha256"] or "none")]
-    rows += [("code, sha256", made["code"]), ("command", made["command"])]
-    return Table("tab-environment", "What the runs were made with.", ("what", "value"), tuple(rows), "ll")
+    rows += [("code, sha256", _each([one["code"] for one in made])), ("command of the first", command_of(runs[0]))]
+    return Table("tab-environment", "What the presented runs were made with.", ("what", "value"), tuple(rows), "ll")
+
+
+def _each(values: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(values))

@@ -78,7 +78,10 @@ class Adapted:
 
 
 def adapt(recipe: Recipe, setting: Setting, checkpoint: Path | None = None, watch: Watch = unwatched) -> Adapted:
-    """Trains what the recipe trains. Reads no test image, unless the recipe has the defect `select_on_test`."""
+    """Trains what the recipe trains. Reads no test image, unless the recipe has the defect `select_on_test`.
+
+    Raises Diverged if a loss is no number.
+    """
     images, device = setting.images, setting.device
     machine.keep_freed_memory()
     net = model.build(setting.weights, len(images.classes), recipe.seed)
@@ -232,7 +235,7 @@ def fit(
     """Trains what of `module` needs gradients, keeping the epoch with the best validation accuracy.
 
     `watch` is told of each epoch. Every epoch has its own seeds, so a run resumed from `checkpoint` goes on as if it
-    had never stopped.
+    had never stopped. Raises Diverged if a loss is no number.
     """
     optimizer = model.optimized(module, recipe)
     history = History(**checkpoints.resume(checkpoint, module, optimizer))

@@ -7,6 +7,7 @@ from bench import __main__ as bench
 from bench import growth, precision
 
 from report_lib import speed
+from report_lib.recipe import PROJECT
 
 
 def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
@@ -33,3 +34,13 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
 def test_precisions_are_compared_seed_by_seed():
     result = precision.compared([0.5, 0.6, 0.7], [0.51, 0.61, 0.7101])
     assert abs(result["difference"] - 0.01) < 1e-4 and result["sd_between_seeds_float32"] > 0.09
+
+
+def test_the_readme_says_what_the_committed_benchmark_measured():
+    measured = json.loads((PROJECT / "report" / "bench" / "speed.json").read_text())
+    said = " ".join((PROJECT / "README.md").read_text().split())
+    probe, tuned = measured["linear_probe"], measured["full_finetune"]
+    assert f"the linear probe is about {probe['ratio']['median']:.0f} times as fast as published" in said
+    assert f"and about {probe['ratio_of_five_seeds']['median']:.0f} times over five seeds" in said
+    assert f"full fine-tuning is {tuned['ratio']['median']:.1f} times as fast" in said
+    assert f"runs at {100 * tuned['share_of_matrix_rate']:.0f} % of the rate of a bare matrix product" in said

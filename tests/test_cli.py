@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from report_lib import profiles
 from report_lib.__main__ import main
 from report_lib.recipe import PROJECT
 
@@ -67,6 +68,21 @@ def test_run_trains_prints_the_record_and_does_not_train_twice(capsys, tmp_path,
     monkeypatch.setattr("report_lib.runner.make", None)
     assert main([*arguments, "--runs", str(tmp_path / "store")]) == 0
     assert capsys.readouterr().out.strip() == first
+
+
+def test_a_run_may_have_another_seed_than_the_profile_plans_for(tmp_path, monkeypatch, capsys):
+    """What else a profile plans, such as defects with seeds of their own, is no business of one run."""
+    monkeypatch.setattr(profiles, "FOLDER", tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "recipes: corrected,tuned\nseeds: 0,1\nextra_seeds: 0,1\ndefects: full_finetune@0+1\nbudgets: 5,10\n"
+    )
+    asked = []
+    monkeypatch.setattr("report_lib.runner.run", lambda recipe, *_: asked.append(recipe) or sys.exit())
+    for what in ("tuned", "budget:7", "defect:dropout_ends"):
+        with pytest.raises(SystemExit):
+            main(["run", "--profile", "mine", "--approach", "full_finetune", "--recipe", what, "--seed", "3"])
+    assert [(one.seed, one.recipe) for one in asked] == [(3, "tuned"), (3, "tuned"), (3, "corrected")]
+    assert asked[1].per_class == 7 and asked[2].dropout_ends
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch, capsys):

@@ -12,7 +12,7 @@ import pytest
 from made_up import IMAGES, rewrite
 
 from report_lib import figures, findings, measures, pictures, plan, prose, search, stats, tables
-from report_lib.recipe import InputError
+from report_lib.recipe import DEFECTS, InputError
 from report_lib.results import results
 
 FULL = {"recipes": "published,corrected,tuned", "seeds": "0,1,2", "budgets": "10,50", "defects": "linear_probe"}
@@ -150,7 +150,7 @@ def test_a_learning_rate_that_was_given_is_owned_up_to(study):
     found = {name: search.read(search.FOLDER / f"{name}.csv") for name in evidence.runs}
     made = {name: search.conditions(name) for name in evidence.runs}
     text = findings.search(found, {name: search.winner(name) for name in evidence.runs}, made, evidence.best).markdown
-    assert "the learning rate was given instead of found" in text
+    assert "the learning rate of the linear probe and of full fine-tuning was given instead" in text
     assert "at 64 pixels on 500 labelled images of each class" in text and "of 1,000 validation images" in text
 
 
@@ -198,9 +198,9 @@ def test_times_on_different_devices_are_not_weighed(study):
 def test_published_reports_the_last_epochs_loss_as_its_listing_does(study):
     evidence = study(better, recipes="published,corrected", seeds="0")
     run = evidence.runs["linear_probe"]["published"][0]
-    assert measures.reported(run) == (run.info["test_accuracy"], 0.5)
+    assert measures.reported_loss(run) == 0.5
     other = evidence.runs["linear_probe"]["corrected"][0]
-    assert measures.reported(other)[1] == other.info["test_loss"]
+    assert measures.reported_loss(other) == other.info["test_loss"]
 
 
 @pytest.mark.parametrize(
@@ -324,3 +324,70 @@ def test_plans_read_lists_numbers_and_none():
     assert {what: [one.seed for one in some] for what, some in fewer.items()} == {
         what: [0, 2] if ":" in what else [0, 1, 2] for what in fewer
     }
+
+
+def test_the_last_batch_of_an_epoch_is_a_step_too(study):
+    run = study(0.7, seeds="0", epochs=5, batch_size=32, per_class=50).main["linear_probe"][0]
+    assert run.info["data"]["train"] == 200
+    assert prose.settings(run).markdown.endswith("which makes 35 steps.")
+
+
+def test_the_caveat_of_one_seed_and_the_methods_are_those_of_the_budgets(study):
+    evidence = study(better, seeds="0,1,2", budgets="10,50", extra_seeds="0")
+    assert "With one seed, these intervals cover the draw of test images" in findings.budgets(evidence).markdown
+    assert "paired bootstrap over test images, 10,000 resamples or, seeds and test" in tables.budgets(evidence).caption
+
+
+def test_the_main_figure_names_no_recipe_that_selects_on_test_images(study):
+    def flattered(approach, what):
+        return 0.9 if what == "published" else better(approach, what)
+
+    caption = figures.accuracy_against_time(study(flattered, **FULL)).caption
+    assert "highest mean accuracy is that of full fine-tuning by the recipe" in caption and "published" not in caption
+    assert "which trains 10.0 times as long as the linear probe by the same recipe." in caption
+    caption = figures.accuracy_against_time(study(lambda *at: 1.4 - better(*at), **FULL)).caption
+    assert "that of the linear probe" in caption
+    assert "which trains 10.0 times as fast as full fine-tuning by the same recipe." in caption
+
+
+def test_pictures_of_other_images_than_the_runs_are_refused(study):
+    main = study(better, seeds="0").main
+    with pytest.raises(InputError, match="data is 'digits', whose images have changed since linear_probe-corrected"):
+        pictures.test_images(main, "digits", 64)
+
+
+def test_runs_made_with_several_versions_are_said_to_be(study):
+    evidence = study(better, seeds="0,1")
+    run = evidence.runs["full_finetune"]["corrected"][1]
+    rewrite(run, '"torch": "2"', '"torch": "3"')
+    rows = dict(tables.environment(plan.read(run.path.parent, seeds="0,1").main).rows)
+    assert rows["torch"] == "2, 3" and rows["Python"] == "3"
+
+
+def test_no_folder_of_a_machine_is_published(study):
+    evidence = study(better, seeds="0")
+    run = evidence.runs["linear_probe"]["corrected"][0]
+    command = "python -m report_lib run --data ../some/where/a b.tar --weights=/x/y.pth --runs /srv/runs/ --seed 0"
+    rewrite(run, '"command": "made up"', json.dumps({"command": command.replace("a b", "'a b'")})[1:-1])
+    again = plan.read(run.path.parent, seeds="0")
+    published = "python -m report_lib run --data 'a b.tar' --weights=y.pth --runs runs/ --seed 0"
+    assert dict(tables.environment(again.main).rows)["command of the first"] == published
+    assert results("demo", again, "")["provenance"]["command"] == published
+
+
+def test_every_defect_has_a_name_in_the_report():
+    assert set(measures.EFFECTS) == {*DEFECTS, "all"}
+
+
+def test_results_hold_the_intervals_that_sentences_give(study):
+    evidence = study(better, **FULL)
+    result = results("demo", evidence, "")
+    one = result["approaches"]["linear_probe"]["corrected"]
+    gap = one["test_minus_validation"]
+    assert gap["mean"] == pytest.approx(np.mean([r["test_accuracy"] - r["validation_accuracy"] for r in one["runs"]]))
+    assert gap["ci95"][0] < gap["mean"] < gap["ci95"][1] and "Newcombe" in gap["ci95_method"]
+    assert result["approaches"]["linear_probe"]["published"]["test_minus_validation"] is None
+    for run in one["runs"]:
+        assert run["test_accuracy_ci95"] == stats.wilson(round(run["test_accuracy"] * IMAGES), IMAGES)
+    assert result["published"]["accuracy_difference"]["mean"] == pytest.approx(0.009)
+    assert f"{100 * result['published']['accuracy_difference']['mean']:.2f} perc" in prose.published(evidence).markdown

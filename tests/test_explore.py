@@ -8,7 +8,7 @@ import torch
 from made_up import CLASSES, IMAGES
 
 from report_lib import data, explore, live
-from report_lib.measures import probabilities
+from report_lib.measures import probabilities, surest_mistakes
 from report_lib.recipe import named
 
 
@@ -23,7 +23,7 @@ def looked(study):
     ]
     pixels = [torch.from_numpy(rng.integers(0, 255, (len(some), 8, 8, 3), np.uint8)) for some in labels]
     images = data.Images(
-        "noise", tuple(main["linear_probe"][0].classes), pixels[0], labels[0], pixels[1], labels[1], "noise"
+        "noise", tuple(main["linear_probe"][0].classes), pixels[0], labels[0], pixels[1], labels[1], "f" * 64
     )
     index = np.arange(0, 40, 2)
     features = rng.random((len(index), 16), np.float32), rng.random((IMAGES, 16), np.float32)
@@ -43,7 +43,7 @@ def test_a_cell_holds_the_images_of_its_class_that_were_so_called_the_surest_fir
             for i in range(len(cell))
         )
         assert list(probability.max(1)[cell]) == sorted(probability.max(1)[cell], reverse=True)
-    mistakes = explore.surest_mistakes(run, 3)
+    mistakes = surest_mistakes(run, 3)
     assert all(guess[mistakes] != labels[mistakes])
     assert probability.max(1)[mistakes[0]] == probability.max(1)[guess != labels].max()
 
@@ -95,7 +95,7 @@ def test_many_classes_are_chosen_from_lists(study):
     main = study(0.7, classes=classes, seeds="0").main
     labels = torch.from_numpy(main["linear_probe"][0].predictions()["test_labels"])
     pixels = torch.zeros((len(labels), 8, 8, 3), dtype=torch.uint8)
-    images = data.Images("none", tuple(classes), pixels, labels, pixels, labels, "none")
+    images = data.Images("none", tuple(classes), pixels, labels, pixels, labels, "f" * 64)
     features = np.eye(len(labels), 16, dtype=np.float32) + 1
     browser = explore.Browser(main, images, explore.Space(features, features, np.arange(len(labels))))
     assert browser.grid.children == () and len(browser.true.options) == 31

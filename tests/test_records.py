@@ -9,7 +9,7 @@ import made_up
 import numpy as np
 import pytest
 
-from report_lib import records
+from report_lib import disk, records
 from report_lib.recipe import InputError, named, request_key
 
 RECIPE = named("linear_probe", seed=4)
@@ -62,10 +62,10 @@ def test_predictions_are_never_unpickled(tmp_path):
 
 def test_a_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "note.json"
-    records.write_whole(path, "old")
+    disk.write_whole(path, "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
-        records.write_whole(path, "new")
+        disk.write_whole(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["note.json"]
 
 
@@ -209,7 +209,7 @@ def test_a_record_and_a_text_are_on_disk_before_they_have_their_names(tmp_path, 
     assert {step[1] for step in steps[:at]} == {working + name for name in names} and final == str(path)
     assert steps[at + 1 :] == [("sync", str(tmp_path / "store"))]
     del steps[:]
-    records.write_whole(tmp_path / "note.json", "new")
+    disk.write_whole(tmp_path / "note.json", "new")
     (before, rename, after) = steps
     assert (
         before == ("sync", rename[1]) and rename[2] == str(tmp_path / "note.json") and after == ("sync", str(tmp_path))
@@ -223,7 +223,7 @@ def test_a_file_system_that_syncs_no_folders_is_no_fault_but_a_broken_disk_is(tm
 
     monkeypatch.setattr(os, "fsync", fail)
     if number == errno.EINVAL:
-        records.sync(tmp_path)
+        disk.sync(tmp_path)
     else:
         with pytest.raises(OSError, match=os.strerror(number)):
-            records.sync(tmp_path)
+            disk.sync(tmp_path)

@@ -763,10 +763,51 @@ def test_a_node_with_torch_torchvision_and_numpy_alone_can_train(tree, tmp_path)
     assert (tmp_path / "runs").exists() and "linear_probe-corrected-seed0" in done.stdout
 
 
+def test_data_that_have_moved_are_the_same_data(tree, tmp_path, monkeypatch):
+    """A store is shared by machines that mount the images elsewhere, and a path can be written in many ways."""
+    path = tree(train=30, test=10)
+    run = runner.run(probe(path, epochs=1), str(tmp_path / "runs"), device="cpu")
+    path.rename(tmp_path / "moved")
+    monkeypatch.setattr(runner, "make", lambda *_: pytest.fail("it is trained again"))
+    moved = [str(tmp_path / "moved"), os.path.relpath(tmp_path / "moved", PROJECT)]
+    for typed in moved:
+        recipe = probe(typed, epochs=1)
+        assert runner.run(recipe, str(tmp_path / "runs"), device="cpu").path == run.path
+        assert records.requested(tmp_path / "runs", [recipe])[0].path == run.path
+    images = data.load(moved[0], 63)
+    weights = model.load_weights("none")
+    names = {runner.run_name(named("full_finetune", "tuned", data=typed), images, weights) for typed in moved}
+    assert len(names) == 1, "the probe that it starts from is on the same images"
+
+
+def test_a_record_under_the_name_of_other_data_is_not_believed(tree, tmp_path):
+    store = tmp_path / "runs"
+    one = runner.run(probe(tree(train=30, test=10), epochs=1), str(store), device="cpu")
+    recipe = probe(tree(train=20, test=10, name="other"), epochs=1)
+    images = data.load(recipe.data, 63)
+    one.path.rename(store / runner.run_name(recipe, images, model.load_weights(recipe.weights)))
+    with pytest.raises(InputError, match="is that of another recipe"):
+        runner.run(recipe, str(store), device="cpu")
+
+
+def test_an_image_that_goes_while_others_are_decoded_is_missed(tree, monkeypatch):
+    root = tree(train=6, test=2)
+    fill = sources._fill
+
+    def meanwhile(path, files, *rest):
+        (root / "train" / "dog" / "003.png").unlink(missing_ok=True)
+        return fill(path, files, *rest)
+
+    monkeypatch.setattr(sources, "_fill", meanwhile)
+    with pytest.raises(InputError, match="whose image 'train/dog/003.png' has gone meanwhile; start again"):
+        data.load(str(root), 63)
+
+
 def test_verify_says_whether_a_run_comes_out_the_same(tree, tmp_path, capsys, monkeypatch):
     recipe = probe(tree(train=30, test=10), epochs=2)
     run = runner.run(recipe, str(tmp_path / "runs"), str(tmp_path / "cache"), "cpu")
-    arguments = ["verify", str(run.path), "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    monkeypatch.chdir(run.path.parent)  # a path that is typed starts at the working folder
+    arguments = ["verify", run.path.name, "--device", "cpu", "--cache", str(tmp_path / "cache")]
     made, write = [], features._write
     monkeypatch.setattr(features, "_write", lambda entry, *rest: made.append(entry) or write(entry, *rest))
     assert main(arguments) == 0 and "the same, bit for bit" in capsys.readouterr().out
@@ -778,8 +819,11 @@ def test_verify_says_whether_a_run_comes_out_the_same(tree, tmp_path, capsys, mo
     assert "different: losses by up to" in said and "the test accuracy was" in said
 
 
-def test_jobs_are_the_whole_study_and_name_the_same_runs(tmp_path, capsys):
-    given = profiles.resolve("demo", {"seeds": "0,1", "epochs": 1, "image_size": 63, "runs": str(tmp_path / "a b $c")})
+@pytest.mark.parametrize("typed", ["digits", "relative", "absolute"])
+def test_jobs_are_the_whole_study_and_name_the_same_runs(tree, tmp_path, capsys, typed):
+    path = str(tree()) if typed == "absolute" else os.path.relpath(tree(), PROJECT)
+    given = profiles.resolve("demo", {"seeds": "0,1", "epochs": 1, "image_size": 63, "runs": str(tmp_path / "a b $c"),
+                                      "data": typed if typed == "digits" else path})  # fmt: skip
     profiles.write(given, tmp_path / "parameters.yaml")
     assert main(["jobs", str(tmp_path / "parameters.yaml")]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from bench.growth import scaling, subset
 from bench.published import published_rate
 from report_lib import data, machine, model, train
+from report_lib.disk import write_whole
 from report_lib.recipe import APPROACHES, InputError, named
-from report_lib.records import write_whole
 
 EPOCHS = 10  # of a probe, as published
 REPEATS = 3  # at least

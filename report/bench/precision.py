@@ -12,8 +12,8 @@ import numpy as np
 from scipy import stats
 
 from report_lib import machine
+from report_lib.disk import write_whole
 from report_lib.recipe import APPROACHES, for_seeds
-from report_lib.records import write_whole
 from report_lib.runner import run
 
 
