@@ -1,6 +1,6 @@
 """Records -> tables. Imports no torch. A column's decimals follow its median uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -259,28 +259,38 @@ def budgets(evidence: Evidence) -> Table | Prose:
 
 
 def provenance(evidence: Evidence) -> Table:
-    """Where all runs came from, those of an approach and recipe in one row."""
+    """Where all runs came from: a row for each recipe of an approach, one for its defects and one for its budgets."""
     rows, devices = [], device_of([run for kinds in evidence.runs.values() for runs in kinds.values() for run in runs])
     for approach, kinds in evidence.runs.items():
-        for what, runs in kinds.items():
+        grouped: dict[str, list[Run]] = {}
+        for what, some in kinds.items():
+            grouped.setdefault(_row_of(what, kinds), []).extend(some)
+        for what, runs in grouped.items():
             made = [run.info["provenance"] for run in runs]
             commits = ", ".join(sorted({(m["commit"] or "no repository")[:12] for m in made}))
-            state = {_changes(m) for m in made}
-            some = state.pop() if len(state) == 1 else " (some modified)"
-            seeds = ", ".join(str(run.seed) for run in runs)
+            states = {_changes(m) for m in made}
+            state = states.pop() if len(states) == 1 else " (some modified)"
+            seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
             finished = max(m["finished"] for m in made)[:16]
             where = () if ";" not in devices else (device_of(runs),)
-            rows.append((NAMES[approach], what.replace(":", ", ").replace("_", " "), seeds, commits + some,
-                         *where, finished))  # fmt: skip
+            rows.append((NAMES[approach], what, str(len(runs)), seeds, commits + state, *where, finished))
     return Table(
         "tab-provenance",
         "The runs behind this report, and the commit that made them"
         + ("" if where else f", all on {devices}")
         + "; results.json names each one’s record.",
-        ("approach", "recipe", "seeds", "commit", *("device",) * len(where), "finished (UTC)"),
+        ("approach", "recipe", "runs", "seeds", "commit", *("device",) * len(where), "finished (UTC)"),
         tuple(rows),
-        "lllll" + "l" * len(where),
+        "llrlll" + "l" * len(where),
     )
+
+
+def _row_of(what: str, kinds: Mapping[str, object]) -> str:
+    """The row of the table of provenance that runs which show `what`, one of `kinds`, are in."""
+    kind, _, _ = what.partition(":")
+    if kind == "budget":
+        return f"budgets {', '.join(name.partition(':')[2] for name in kinds if name.startswith('budget:'))}"
+    return "each defect alone" if kind == "defect" else what
 
 
 def _changes(made: dict) -> str:

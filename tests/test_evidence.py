@@ -391,3 +391,15 @@ def test_results_hold_the_intervals_that_sentences_give(study):
         assert run["test_accuracy_ci95"] == stats.wilson(round(run["test_accuracy"] * IMAGES), IMAGES)
     assert result["published"]["accuracy_difference"]["mean"] == pytest.approx(0.009)
     assert f"{100 * result['published']['accuracy_difference']['mean']:.2f} perc" in prose.published(evidence).markdown
+
+
+def test_defects_and_budgets_have_one_row_of_provenance_each(study):
+    evidence = study(better, seeds="0,1", budgets="10,50", defects="full_finetune", extra_seeds="1")
+    rows = [row[:4] for row in tables.provenance(evidence).rows]
+    assert rows == [
+        ("linear probe", "corrected", "2", "0, 1"),
+        ("linear probe", "budgets 10, 50", "2", "1"),
+        ("full fine-tuning", "corrected", "2", "0, 1"),
+        ("full fine-tuning", "each defect alone", "4", "1"),
+        ("full fine-tuning", "budgets 10, 50", "2", "1"),
+    ]
