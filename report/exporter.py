@@ -194,6 +194,9 @@ class HTMLReport(DocumentExporter):
 # --- PDF -------------------------------------------------------------------------------------------------------
 
 
+FULL_LINE = 90  # characters of the widest cells of all columns, beyond which a table is wider than a page
+
+
 class PDFReport(DocumentExporter):
     """A tagged PDF, typeset by Typst."""
 
@@ -214,7 +217,11 @@ class PDFReport(DocumentExporter):
     def table(self, block: Block, number: int) -> str:
         content = block.content
         align = ", ".join(SIDES[side] for side in content["align"])
-        head = ", ".join(f"[{self._words(cell)}]" for cell in content["header"])
+        # Where columns fight for the line, a unit goes below its name, not the words of a cell into the next column.
+        columns = zip(content["header"], *content["rows"], strict=True)
+        full = sum(max(map(len, column)) for column in columns) > FULL_LINE
+        names = [quote(cell).replace(", ", ',"+linebreak()+"') if full else quote(cell) for cell in content["header"]]
+        head = ", ".join(f"[#({name})]" for name in names)
         cells = ", ".join(f"[{self._cell(cell)}]" for row in content["rows"] for cell in row)
         figure = (
             f"#figure(table(columns: {len(content['align'])}, align: ({align},), table.header({head}), {cells}), "
