@@ -190,7 +190,7 @@ verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RE
 
 # --- the rest ---
 
-test: $(READY)  ## all tests; no network and no GPU needed; some 15 minutes
+test: $(READY)  ## all tests; no network and no GPU needed; 15 to 20 minutes
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 # The demo's notebooks, executed and committed, executed once more: every result in them must come out again. They are

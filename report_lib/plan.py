@@ -51,8 +51,9 @@ def plan(
         raise InputError(f"mirror is {shown(mirror)}; allowed are true and false")
     unmirrored = {"flip": False} if approach == "full_finetune" and not mirror else {}
 
+    every = parse_seeds(seeds)
     extra = seeds if extra_seeds in ("", None) else extra_seeds
-    if not set(parse_seeds(extra, "extra_seeds")) <= set(parse_seeds(seeds)):
+    if not set(parse_seeds(extra, "extra_seeds")) <= set(every):
         raise InputError(f"extra_seeds is {shown(extra_seeds)}; allowed are some of the seeds, {shown(seeds)}")
 
     def seeded(name: str, given: dict[str, object], seeds: object = extra) -> tuple[Recipe, ...]:

@@ -300,7 +300,9 @@ def test_results_hold_what_goes_wrong(study):
         ({"defects": "linear_probe@0,linear_probe"}, "allowed are distinct names"),
         ({"mirror": "no"}, "mirror is 'no'; allowed are true and false"),
         ({"seeds": "0,1", "extra_seeds": "1,2"}, "extra_seeds is '1,2'; allowed are some of the seeds, '0,1'"),
-        ({"extra_seeds": "one"}, "seeds is 'one'"),
+        ({"extra_seeds": "one"}, "extra_seeds is 'one'"),
+        ({"seeds": "one"}, "seeds is 'one'"),
+        ({"defects": "linear_probe@x"}, "defects is 'linear_probe@x'; after @ stand some of the seeds"),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(parameters, says):
