@@ -50,12 +50,13 @@ READY  :=
 endif
 
 .venv/.ready: requirements.lock pyproject.toml
-	@echo "installing into .venv (some 5 GB, mostly torch; once)"
+	@echo "installing into .venv (some 6 GB, mostly torch; once)"
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: python3 is $$(python3 -V 2>&1); Python 3.11 or newer is needed" >&2; exit 2; }
 	@test -x .venv/bin/python || python3 -m venv .venv
 	@.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock \
-	  | awk '/^(Collecting|Downloading|Installing)/ {printf "\r%-78.78s", $$0; fflush()} END {printf "\r%-78s\n", "installed"}'
+	  | awk '/^(Collecting|Downloading|Installing)/ {printf "\r%-78.78s", $$0; fflush()} END {printf "\r%-78s\r", ""}' \
+	  || { echo "error: not all packages could be installed into .venv, for the reason that pip gives above; then make again" >&2; exit 2; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from report_lib.document import Figure
-from report_lib.formats import decimals, fixed, percent, rate
+from report_lib.formats import decimals, either, fixed, percent, rate
 from report_lib.measures import (
     NAMES,
     accuracy_of,
@@ -127,7 +127,7 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
     with styled():
         fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.8))
         said, points, honest = [], [], []
-        methods: dict[str, None] = {}
+        methods: list[str] = []
         for approach in NAMES:
             for recipe in evidence.recipes:
                 some = evidence.runs[approach][recipe]
@@ -139,7 +139,7 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
                 if len(some) > 1:
                     axis.plot([seconds_of(run) for run in some], [100 * run.info["test_accuracy"] for run in some], ".",
                               markersize=3, **look)  # fmt: skip
-                methods[estimate.method] = None
+                methods.append(estimate.method)
                 points.append((approach, recipe, seconds, 100 * estimate.mean))
                 if some[0].info["selected_on"] == "validation":
                     honest.append(points[-1])
@@ -157,7 +157,7 @@ def accuracy_against_time(evidence: Evidence) -> Figure:
     return drawn(
         fig,
         "fig-accuracy-time",
-        f"Test accuracy against training time, with 95 % intervals ({' or, '.join(methods)})"
+        f"Test accuracy against training time, with 95 % intervals ({either(methods)})"
         + (f"; the {len(some)} seeds as dots. " if len(some) > 1 else ". ")
         + "Of the recipes that select on validation images, the highest mean accuracy is that of "
         f"{the(evidence.runs[best][recipe])} by the recipe {recipe}, which trains {apart} "
@@ -194,10 +194,10 @@ def budgets(evidence: Evidence) -> Figure | None:
     with styled():
         fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.6))
         ends: dict[str, tuple[float, str]] = {}
-        methods: dict[str, None] = {}
+        methods: list[str] = []
         for dodge, (approach, some) in zip((0.96, 1.04), points.items(), strict=True):
             estimates = [accuracy_of(runs) for _, runs in some]
-            methods |= dict.fromkeys(estimate.method for estimate in estimates)
+            methods += [estimate.method for estimate in estimates]
             labels = [n for n, _ in some]
             for at, runs in some:
                 if len(runs) > 1:
@@ -222,7 +222,7 @@ def budgets(evidence: Evidence) -> Figure | None:
         fig,
         "fig-budgets",
         "Test accuracy by the number of labelled images a class, those for validation included; 95 % intervals "
-        f"({' or, '.join(methods)}){', seeds as dots' if len(runs) > 1 else ''}. {lead}",
+        f"({either(methods)}){', seeds as dots' if len(runs) > 1 else ''}. {lead}",
         f"Two lines. With {labels[0]:,.0f} labels a class: "
         + ", ".join(f"{name} {rate}" for name, rate in first.items()),
     )
@@ -284,7 +284,7 @@ def classes(runs: Mapping[str, Sequence[Run]], most: int = 20) -> Figure:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     few = "" if len(shown) == len(names) else f" The {len(shown)} of {len(names)} classes that differ most."
     dots = ", seeds as dots" if len(runs["linear_probe"]) > 1 else ""
-    methods = " or, ".join(dict.fromkeys(one.method for some in estimates.values() for one in some))
+    methods = either(one.method for some in estimates.values() for one in some)
     return drawn(
         fig,
         "fig-classes",

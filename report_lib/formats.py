@@ -1,7 +1,7 @@
 """Numbers -> the text that tables and sentences print. Rounding follows the uncertainty."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -86,6 +86,11 @@ def seconds(value: float) -> str:
 def in_seconds(value: float) -> str:
     """Seconds without their unit, for a column whose head has it; never a bare zero of what took some time."""
     return fixed(value, 0 if value >= 100 else 1 if value >= 10 else 2)
+
+
+def either(words: Iterable[str]) -> str:
+    """The different ones of some methods or names, as a caption lists them."""
+    return " or, ".join(dict.fromkeys(words))
 
 
 def p_value(p: float) -> str:

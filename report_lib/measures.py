@@ -21,6 +21,7 @@ PUBLISHED = {
 }
 
 PUBLISHED_TEST_IMAGES = 10_000
+NEWCOMBE = "Newcombe, two samples"
 
 EFFECTS = {  # the rows of the table of defects
     "select_on_test": "the test images select the epoch",
@@ -217,6 +218,10 @@ def test_interval(run: Run) -> tuple[float, float]:
     return stats.wilson(round(run.info["test_accuracy"] * images), images)
 
 
+def _published_right(approach: str) -> int:
+    return round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES)
+
+
 def published_interval(approach: str) -> tuple[float, float]:
     """The binomial interval that the published accuracy lacks."""
     return stats.wilson(_published_right(approach), PUBLISHED_TEST_IMAGES)
@@ -229,13 +234,6 @@ def published_difference() -> stats.Difference:
     )
     gap = (_published_right("full_finetune") - _published_right("linear_probe")) / PUBLISHED_TEST_IMAGES
     return stats.Difference(gap, low, high, NEWCOMBE)
-
-
-NEWCOMBE = "Newcombe, two samples"
-
-
-def _published_right(approach: str) -> int:
-    return round(PUBLISHED[approach]["test_accuracy"] * PUBLISHED_TEST_IMAGES)
 
 
 def reported_loss(run: Run) -> float:

@@ -242,10 +242,7 @@ def _fill(
     """
     arrays: dict[str, np.ndarray] = {}
     undecodable, lacking = [], dict.fromkeys(rows)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )  # those we may use
-    workers = min(cores, len(rows) // PER_WORKER)
+    workers = min(_cores(), len(rows) // PER_WORKER)
     with (
         # Processes, since PIL keeps Python's lock while it decodes; new ones, since a fork of torch's threads may hang.
         ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else contextlib.nullcontext() as pool,
@@ -278,6 +275,11 @@ def _fill(
     if lacking:
         raise InputError(f"data is {str(path)!r}, whose image {next(iter(lacking))!r} has gone meanwhile; start again")
     return arrays["train"], arrays["test"]
+
+
+def _cores() -> int:
+    """Those that this process may use, which on a shared machine are not all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chunks(

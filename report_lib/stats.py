@@ -108,9 +108,9 @@ def crossed_mean(values: np.ndarray) -> tuple[float, float]:
 
     Seeds and images are crossed random effects. The mean's variance is that between the seeds' means, which holds the
     residual too, plus that of images beyond the residual; the half widths that each would have alone, by Student's t
-    with n - 1 and N - 1 degrees of freedom, are added as squares (after Howe 1974). Seeds whose means
-    agree exactly, as on few images they may, leave what new images alone would give. `tests/test_stats.py` simulates
-    how often it holds the truth.
+    with n - 1 and N - 1 degrees of freedom, are added as squares (after Howe 1974). Seeds whose means agree exactly,
+    as on few images they may, leave what new images alone would give. `tests/test_stats.py` simulates how often it
+    holds the truth.
     """
     seeds, images = values.shape
     by_seed, by_image, residual = _variances(np.asarray(values, float))
@@ -163,14 +163,16 @@ def paired_difference(a: np.ndarray, b: np.ndarray, resamples: int = 10_000) -> 
     """
     per_image = np.asarray(b, float) - np.asarray(a, float)
     mean = float(per_image.mean())
-    bound = 1.0 if a.dtype == b.dtype == bool else np.inf  # accuracies are not further apart
-    p = mcnemar(a[0], b[0])[2] if bound == 1 else None
+    rights = a.dtype == b.dtype == bool
+    half, method = 0.0, f"{CROSSED}, paired"
     if len(per_image) > 1:
-        _, half = crossed_mean(per_image)
+        half = crossed_mean(per_image)[1]
+        bound = 1.0 if rights else np.inf  # accuracies are not further apart
         low, high = max(-bound, mean - half), min(bound, mean + half)
-        return Difference(mean, low, high, f"{CROSSED}, paired", None if half else p)
-    low, high = bootstrap(per_image, resamples)
-    method = f"paired bootstrap over test images, {resamples:,} resamples"
+    else:
+        low, high = bootstrap(per_image, resamples)
+        method = f"paired bootstrap over test images, {resamples:,} resamples"
+    p = mcnemar(a[0], b[0])[2] if rights and not half else None
     return Difference(mean, low, high, method, p)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from report_lib import stats
 from report_lib.document import Prose, Table
-from report_lib.formats import decimals, deviation, fixed, in_seconds, percent, reach, signed, spread
+from report_lib.formats import decimals, deviation, either, fixed, in_seconds, percent, reach, signed, spread
 from report_lib.measures import (
     EFFECTS,
     NAMES,
@@ -39,7 +39,7 @@ def _column(uncertainties: Sequence[float]) -> int:
 
 def _methods(estimates: Sequence[stats.Estimate | stats.Difference]) -> str:
     """How these intervals were made."""
-    return " or, ".join(dict.fromkeys(one.method for one in estimates))
+    return either(one.method for one in estimates)
 
 
 def _time(runs: Sequence[Run]) -> str:
@@ -216,7 +216,7 @@ def defects(evidence: Evidence) -> Table | Prose:
         "What each defect of the published listings changes, switched on alone in the recipe corrected: reported test "
         "accuracy, its paired difference, and the difference in the loss that selects (the test loss, where the test "
         f"images do); n = {' or '.join(map(str, sorted({one['n'] for one in effects})))}, 95 % intervals: "
-        f"{' or, '.join(dict.fromkeys(one['effect_method'] for one in effects))}.",
+        f"{either(one['effect_method'] for one in effects)}.",
         ("approach", "defect", "accuracy, %", "effect, points", "95 % interval", "loss, nats"),
         tuple(rows),
         "llrrrr",

@@ -76,6 +76,22 @@ def test_a_folder_that_make_would_misread_is_refused_in_one_sentence(unmade, let
     assert code == 2 and output.count("\n") == 1 and f"'a{letter}b'" in output and "make cannot handle" in output
 
 
+def test_packages_that_cannot_be_installed_are_not_called_installed(unmade):
+    """As on a full disk: pip's reason, one sentence, and the next make tries again."""
+    venv = unmade.folder / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text(
+        "#!/bin/sh\necho Collecting torch\necho 'ERROR: No space left on device' >&2\nexit 1\n"
+    )
+    (venv / "python").chmod(0o755)
+    clean = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHON")}
+    for _ in range(2):
+        done = subprocess.run(["make", "setup"], cwd=unmade.folder, env=clean, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "No space left on device" in done.stderr and "error: not all packages could be" in done.stderr
+        assert "installed" not in done.stdout and not (unmade.folder / ".venv" / ".ready").exists()
+
+
 def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
     children = [project.start("report", *QUICK, f"OUT={tmp_path}") for _ in range(2)]
     assert [finish(child)[0] for child in children] == [0, 0]
