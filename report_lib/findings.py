@@ -248,6 +248,6 @@ def limits(study: Study) -> Prose:
         "A majority of annotators finds 54 of the 10,000 test labels of CIFAR-10 wrong [@northcutt2021]; as they are "
         "wrong for both approaches alike, they bend either accuracy more than the difference. 3.25 % of the test "
         f"images have a near-duplicate among all 50,000 training images [@barz2020]{part}, which favours whatever "
-        "learns by heart. On CIFAR-10.1, drawn anew in the same way, published classifiers lose 3 to 15 points [@recht2019]: "
-        "what is said here holds for this test set."
+        "learns by heart. On CIFAR-10.1, drawn anew in the same way, published classifiers lose 3 to 15 points "
+        "[@recht2019]: what is said here holds for this test set."
     )
