@@ -192,7 +192,7 @@ verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RE
 # --- the rest ---
 
 test: $(READY)  ## all tests; no network and no GPU needed; 15 to 20 minutes
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The demo's notebooks, executed and committed, executed once more: every result in them must come out again. They are
 # trained anew, in a store of their own, on the CPU, in float32 and in small steps: at Adam's default rate, rounding on

@@ -13,6 +13,13 @@ from report_lib import data, plan
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+# Files that take minutes, the longest first: a worker that started one of them last would finish alone.
+LONG = ("test_make", "test_nbval", "test_report", "test_survival", "test_slurm", "test_lab", "test_bench", "test_stats")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
@@ -104,14 +111,3 @@ def study(tmp_path):
         return plan.read(store, **parameters)
 
     return make
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project in which a quick report has been made."""
-    from project import QUICK, Project
-
-    made = Project(tmp_path_factory.mktemp("project"))
-    code, output = made.make("report", *QUICK)
-    assert code == 0, output
-    return made

@@ -10,6 +10,7 @@ from report_lib.recipe import PROJECT
 
 PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
 QUICK = ("EPOCHS=1", "SIZE=63", "PER_CLASS=20", "BATCH=32", "BUDGETS=5")
+LEAST = (*QUICK[:-1], "BUDGETS=none", "DEFECTS=none", "RECIPES=corrected")  # one run of each approach
 
 
 def finish(child):
@@ -51,6 +52,12 @@ class Project:
             cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip
+
+    def reported(self, study):
+        """This copy, after a report of `study` has been made."""
+        code, output = self.make("report", *study)
+        assert code == 0, output
+        return self
 
     def built(self):
         return {p.name: p.stat().st_mtime_ns for p in (self.folder / "report" / "demo").iterdir() if p.is_file()}

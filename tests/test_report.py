@@ -12,6 +12,11 @@ from project import QUICK, Project
 from report_lib import formats
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("project")).reported(QUICK)
+
+
 def test_a_report_is_made(project):
     names = {"report.html", "report.pdf", "report.png", "main_figure.png", "results.json", "parameters.yaml"}
     executed = {"01_linear_probe.ipynb", "02_full_finetune.ipynb", "03_analysis.ipynb"}
