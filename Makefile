@@ -56,7 +56,7 @@ endif
 	@test -x .venv/bin/python || python3 -m venv .venv
 	@.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock \
 	  | awk '/^(Collecting|Downloading|Installing)/ {printf "\r%-78.78s", $$0; fflush()} END {printf "\r%-78s\r", ""}' \
-	  || { echo "error: not all packages could be installed into .venv, for the reason that pip gives above; then make again" >&2; exit 2; }
+	  || { echo "error: not all packages could be installed into .venv; pip says above why not; mend that and make again" >&2; exit 2; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -102,7 +102,7 @@ $(DIR)/parameters.yaml: FORCE | $(READY)
 	  $(call given,--extra-seeds,EXTRA_SEEDS) $(call given,--budgets,BUDGETS) $(call given,--defects,DEFECTS)
 
 # Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
-$(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/archives.py report_lib/sources.py report_lib/data.py report_lib/model.py
+$(WORK)/prepared: $(DIR)/parameters.yaml report_lib/recipe.py report_lib/archives.py report_lib/decoded.py report_lib/sources.py report_lib/data.py report_lib/model.py
 	@mkdir -p $(WORK)
 	@$(PYTHON) -m report_lib prepare $<
 	@touch $@
@@ -192,6 +192,7 @@ verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RE
 # --- the rest ---
 
 test: $(READY)  ## all tests; no network and no GPU needed; 15 to 20 minutes
+	@# In the order of tests/conftest.py.
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The demo's notebooks, executed and committed, executed once more: every result in them must come out again. They are

@@ -127,7 +127,7 @@ def filters(run: Run) -> Figure:
     arrays = run.predictions()
     pair = [arrays["filters_before"], arrays["filters_after"]]
     with styled(axes_grid=False):
-        fig, axes = plt.subplots(1, 2, figsize=(0.75 * WIDTH, 0.4 * WIDTH))
+        fig, axes = plt.subplots(1, 2, figsize=(0.7 * WIDTH, 0.37 * WIDTH))
         for axis, kernels, title in zip(axes, pair, ("pretrained", "fine-tuned"), strict=True):
             low, high = (bound((1, 2, 3), keepdims=True) for bound in (kernels.min, kernels.max))
             tiles = ((kernels - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)

@@ -8,24 +8,20 @@ import functools
 import hashlib
 import io
 import itertools
-import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 import PIL
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from report_lib import archives, progress
+from report_lib import archives, decoded, progress
 from report_lib.archives import members, walk
-from report_lib.disk import reserved, sweep
+from report_lib.decoded import Arrays, Entry, cached
 from report_lib.recipe import InputError, check_plain, check_writable, locate
 
 HELD = 1 << 29  # bytes of an archive that are kept in memory between finding its classes and decoding
@@ -33,26 +29,6 @@ PER_WORKER = 1000  # images that are worth starting a process for
 # PIL knows many more, some of which it hands to another program (EPS to Ghostscript).
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")  # those of archives.IMAGE_ENDINGS
 EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
-
-
-class Arrays(NamedTuple):
-    """A data set on the host: pictures uint8 (N, height, width, 3), labels int64 (N,) indices into `classes`."""
-
-    name: str
-    classes: list[str]
-    train: np.ndarray
-    train_labels: np.ndarray
-    test: np.ndarray
-    test_labels: np.ndarray
-
-    def fingerprint(self) -> str:
-        """sha256 of pictures, labels and class names."""
-        sha = hashlib.sha256(json.dumps(self.classes).encode())
-        for array in self[2:]:
-            sha.update(str(array.shape).encode())
-            for start in range(0, len(array), 4096):
-                sha.update(np.ascontiguousarray(array[start : start + 4096]).data)
-        return sha.hexdigest()
 
 
 def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
@@ -71,12 +47,12 @@ def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
     name = "CIFAR-10" if source == "cifar10" else path.name.split(".")[0]
     for size in ("native", str(image_size)):
         ready = cache / f"{identity[:24]}-{size}"
-        found = _cached(ready, name)
+        found = cached(ready, name)
         if found and (size != "native" or max(found[0].train.shape[1:3]) <= image_size):
             return found
     if source == "cifar10":
         arrays = _cifar10(cache)
-        entry = _Entry(cache, f"{identity}-native")
+        entry = Entry(cache, f"{identity}-native")
         try:
             for part in ("train", "test"):
                 entry.array(part, getattr(arrays, part).shape)[:] = getattr(arrays, part)
@@ -86,7 +62,7 @@ def read(source: str, image_size: int, cache: Path) -> tuple[Arrays, str]:
             raise
     else:
         ready = _decode(path, image_size, cache, identity)
-    if found := _cached(ready, name):
+    if found := cached(ready, name):
         return found
     raise InputError(f"cache is {str(cache)!r}, where {ready.name} does not stay as it was written; check that disk")
 
@@ -131,7 +107,7 @@ def _decode(path: Path, image_size: int, cache: Path, identity: str) -> Path:
     shape: tuple[int, int] | None = None  # first as they are
     while True:
         rows, classes, labels = _index(path, [name for name in names if name not in left_out])
-        entry = _Entry(cache, f"{identity[:24]}-{shape[0] if shape else 'native'}")
+        entry = Entry(cache, f"{identity[:24]}-{shape[0] if shape else 'native'}")
         try:
             stream = held.items() if held else members(path, rows.__contains__)
             files = ((name, content) for name, content in stream if name in rows)
@@ -234,7 +210,7 @@ def _fill(
     labels: dict[str, np.ndarray],
     shape: tuple[int, int] | None,
     image_size: int,
-    entry: "_Entry",
+    entry: Entry,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes every indexed file into its row of (train, test); without a `shape`, the first image sets it.
 
@@ -336,75 +312,9 @@ def _pixels(encoded: bytes, shape: tuple[int, int] | None, largest: int) -> np.n
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half an image is an error, whatever another library has set
 
 
-# --- cache -----------------------------------------------------------------------------------------------------
-
-
-class _Entry:
-    """A cache folder in the making: invisible until `finish` renames it into place."""
-
-    def __init__(self, cache: Path, name: str) -> None:
-        self.final = cache / name
-        sweep(cache, f".{name}-*")
-        self.working = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
-        self.working.chmod(0o755)
-
-    def array(self, part: str, shape: tuple[int, ...]) -> np.ndarray:
-        return reserved(self.working / f"{part}.npy", np.uint8, shape)
-
-    def finish(self, arrays: Arrays, left_out: int) -> Path:
-        for array in (arrays.train, arrays.test):
-            if isinstance(array, np.memmap):
-                array.flush()
-        meta = {
-            "left_out": left_out,
-            "classes": arrays.classes,
-            "train_labels": arrays.train_labels.tolist(),
-            "test_labels": arrays.test_labels.tolist(),
-            "fingerprint": arrays.fingerprint(),
-        }
-        with (self.working / "meta.json").open("w", encoding="utf-8") as file:
-            json.dump(meta, file)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            self.working.rename(self.final)
-        except OSError:  # another process was first, and made the same
-            if not self.final.is_dir():
-                raise
-            self.discard()
-        return self.final
-
-    def discard(self) -> None:
-        shutil.rmtree(self.working, ignore_errors=True)
-
-
-def _cached(entry: Path, name: str) -> tuple[Arrays, str] | None:
-    """What `entry` holds; None, and no entry, if there is none or it is not what was written."""
-    if not entry.is_dir():
-        return None
-    try:
-        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        # Copy-on-write, since torch has no read-only tensors: a stray write could never reach the file.
-        train, test = (np.load(entry / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in ("train", "test"))
-        labels = [np.array(meta[f"{part}_labels"], np.int64) for part in ("train", "test")]
-        if meta["left_out"]:
-            name += f" ({meta['left_out']} undecodable images left out)"
-        arrays = Arrays(name, meta["classes"], train, labels[0], test, labels[1])
-        if arrays.fingerprint() == meta["fingerprint"]:
-            return arrays, meta["fingerprint"]
-    except (OSError, EOFError, ValueError, LookupError, TypeError):
-        pass
-    print(f"the cached images in {entry} are damaged and are decoded anew", file=sys.stderr)
-    aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}-damaged-", dir=entry.parent))
-    with contextlib.suppress(OSError):  # gone meanwhile
-        entry.rename(aside / entry.name)
-    shutil.rmtree(aside, ignore_errors=True)
-    return None
-
-
 def _identity(path: Path) -> str:
     """Names the decoder and what is on disk: an archive by its bytes, a tree by its files' names, sizes and times."""
-    code = Path(__file__).read_bytes() + Path(archives.__file__).read_bytes()
+    code = b"".join(Path(file).read_bytes() for file in (__file__, archives.__file__, decoded.__file__))
     sha = hashlib.sha256(code + PIL.__version__.encode() + b"skip" * _skipping())
     if path.is_file():
         with path.open("rb") as file:
