@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import IMAGES, rewrite
+from threadpoolctl import threadpool_limits
 
 from report_lib import figures, findings, measures, pictures, plan, prose, search, stats, tables
 from report_lib.recipe import DEFECTS, InputError
@@ -253,6 +254,15 @@ def test_results_hold_every_recipe_defect_and_budget(study):
     assert {one["defect"] for one in result["defects"]} == {
         "select_on_test", "unstratified", "frozen_dropout", "batch_averages", "all"
     }  # fmt: skip
+
+
+def test_no_result_depends_on_the_number_of_threads(study):
+    """A sum that threads share is rounded as they share it, and two machines would give two results.json."""
+    evidence, found = study(better, **FULL), []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(results("demo", evidence, ""))
+    assert found[0] == found[1]
 
 
 def test_results_hold_what_goes_wrong(study):
