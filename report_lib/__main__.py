@@ -1,4 +1,4 @@
-"""The command line: one run without a notebook, and the small steps between make and the notebooks.
+"""The command line: one run without a notebook, the small steps between make and the notebooks, a trained network.
 
 Exit codes: 0 done, 1 a fault of the machine or of ours, 2 unusable input (with one sentence), 130 interrupted,
 143 terminated, 141 nobody reads the output any more.
@@ -8,25 +8,16 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from report_lib import plan, profiles
-from report_lib.recipe import (
-    APPROACHES,
-    DEVICES,
-    PRECISIONS,
-    RECIPES,
-    InputError,
-    check_writable,
-    folder,
-    parse_seeds,
-    shown,
-)
+from report_lib import config as configs
+from report_lib.config import APPROACHES, PARAMETERS, PRESETS, parameters
+from report_lib.config.plan import given
+from report_lib.files import STORE, InputError, check_writable, folder, locate, read_yaml, shown, write_whole
 
 
 class Terminated(KeyboardInterrupt):
@@ -35,6 +26,9 @@ class Terminated(KeyboardInterrupt):
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the options in one sentence, like all else here."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message[:500]} ({self.prog} --help lists what there is)\n")
@@ -92,89 +86,83 @@ def parser() -> argparse.ArgumentParser:
 
     run = steps.add_parser("run", help="train one run, unless the store has it, and print where its record lies")
     run.set_defaults(do=do_run)
-    run.add_argument("--approach", required=True, choices=APPROACHES)
-    run.add_argument("--recipe", default=plan.MAIN, help="published, corrected, tuned; or defect:NAME, that defect of "
-                     "published in corrected; or budget:N, N labels a class (default: corrected)")  # fmt: skip
-    run.add_argument("--recipes", metavar="LIST", help="those of the study: budget:N takes tuned if it is among them")
-    run.add_argument("--no-mirror", dest="mirror", action="store_false", default=None,
-                     help="tuned fine-tuning does not mirror training pictures")  # fmt: skip
-    run.add_argument("--seed", type=int, help="default: the profile's first")
+    run.add_argument("--study", type=Path, metavar="FILE", help="the parameters of a study, of which --index takes one")
+    run.add_argument("--index", type=int, metavar="N", help="the run's number, from 0, as `study FILE` lists them")
+    run.add_argument("--approach", choices=APPROACHES, help="or one run by name; other options override its preset")
+    run.add_argument("--preset", default="corrected", metavar="|".join(PRESETS))
+    run.add_argument("--seed", default="0")
     run.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
     run.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
 
-    parameters = steps.add_parser("parameters", help="write the profile with its overrides, validated, for papermill")
-    parameters.set_defaults(do=do_parameters)
-    parameters.add_argument("--seeds")
-    parameters.add_argument("--extra-seeds", help="those of the runs for budgets and defects; some of the seeds")
-    parameters.add_argument("--recipes", metavar="LIST", help=f"of {', '.join(RECIPES)}")
-    parameters.add_argument("--budgets", metavar="LIST", help="labelled images a class, such as 10,50,250")
-    parameters.add_argument("--defects", metavar="LIST", help=f"of {', '.join(APPROACHES)}")
-    parameters.add_argument("--data-name", help="what the report calls the data")
-    parameters.add_argument("--output", required=True, type=Path, metavar="FILE")
+    study = steps.add_parser("study", help="the runs of a study: validated, listed, prepared, or looked for")
+    study.set_defaults(do=do_study)
+    study.add_argument("file", type=Path, nargs="?", help="its parameters; else those of a profile and the options")
+    study.add_argument("--output", type=Path, metavar="FILE", help="write the validated parameters")
+    study.add_argument("--make", metavar="NAMES", help="make's variables, whose values are in the environment")
+    study.add_argument("--prepare", action="store_true", help="fill the image cache, check data and weights")
+    study.add_argument("--complete", action="store_true", help="say whether the store has every run")
+    study.add_argument("--heading", action="store_true", help="print what its report is called, for `python -m export`")
+    study.add_argument("--table", action="store_true", help="print every parameter there is")
 
-    search = steps.add_parser("search", help="try the settings behind the recipe tuned; judged on validation images")
-    search.set_defaults(do=do_search)
-    search.add_argument("--approach", required=True, choices=APPROACHES)
-    search.add_argument("--seed", type=int, help="default: the profile's first")
+    for step in (run, study):
+        for name, field in PARAMETERS.items():
+            step.add_argument(f"--{name.replace('_', '-')}", dest=f"field_{name}", help=field.metadata["help"])
 
-    for step in (run, parameters, search):
-        step.add_argument("--profile", metavar="NAME", default=None if step is run else "demo",
-                          help=f"a file of report/profiles (default: {'none' if step is run else 'demo'})")  # fmt: skip
-        step.add_argument("--data", help="digits, cifar10, or the path of a class-folder tree or archive")
-        step.add_argument("--weights", help="imagenet, embedded, none, or the path of a state dict")
-        step.add_argument("--image-size", type=int, metavar="PIXELS")
-        step.add_argument("--epochs", type=int)
-        step.add_argument("--batch-size", type=int)
-        step.add_argument("--learning-rate", type=float)
-        step.add_argument("--val-fraction", type=float)
-        step.add_argument("--per-class", type=int, metavar="N", help="use N labelled images of each class (0: all)")
-        step.add_argument("--precision", choices=PRECISIONS)
-        step.add_argument("--device", choices=DEVICES)
-        step.add_argument("--runs", metavar="DIR", help="the run store (default: $REPORT_RUNS or .runs)")
-
-    prepare = steps.add_parser("prepare", help="fill the image cache and check data and weights against parameters")
-    prepare.set_defaults(do=do_prepare)
-    prepare.add_argument("parameters", type=Path)
-
-    jobs = steps.add_parser("jobs", help="print the options of `run` for each run of a study, a line each")
-    jobs.set_defaults(do=do_jobs)
-    jobs.add_argument("parameters", type=Path)
-
-    complete = steps.add_parser("complete", help="say whether the store has every run of a study")
-    complete.set_defaults(do=do_complete)
-    complete.add_argument("parameters", type=Path)
+    results = steps.add_parser("results", help="write every number of a report as JSON")
+    results.set_defaults(do=do_results)
+    results.add_argument("file", type=Path)
+    results.add_argument("--output", required=True, type=Path, metavar="FILE")
+    results.add_argument("--published", metavar="FILE", help="the figures of the homework report")
+    results.add_argument("--searches", nargs="*", default=[], metavar="FILE", help="the searches behind tuned")
 
     verify = steps.add_parser("verify", help="make a recorded run again and say whether it came out the same")
     verify.set_defaults(do=do_verify)
     verify.add_argument("record", help="its folder, or the parameters of a study, of which it takes the first run")
-    verify.add_argument("--device", choices=DEVICES, default="auto")
+    verify.add_argument("--device", choices=parameters.DEVICES, default="auto")
     verify.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
 
-    results = steps.add_parser("results", help="write every number of a report as JSON")
-    results.set_defaults(do=do_results)
-    results.add_argument("parameters", type=Path)
-    results.add_argument("--output", required=True, type=Path, metavar="FILE")
+    predict = steps.add_parser("predict", help="what a trained network makes of image files")
+    predict.set_defaults(do=do_predict)
+    predict.add_argument("images", nargs="+", metavar="IMAGE")
+    predict.add_argument("--run", required=True, metavar="RECORD", help="the folder of a finished run")
+    predict.add_argument("--top", type=int, default=5, metavar="N", help="classes that are printed (default: 5)")
+    predict.add_argument("--json", action="store_true", help="print everything as JSON, an image per line")
     return top
 
 
-def do_run(options: argparse.Namespace) -> None:
-    given = profiles.overrides(vars(options))
-    kind, _, name = options.recipe.partition(":")
-    chosen = profiles.resolve(options.profile, given)
-    # What else the profile plans is not asked for.
-    chosen |= {"budgets": name if kind == "budget" else "", "defects": options.approach if kind == "defect" else ""}
-    # Any recipe may be run by name; budget:N takes the best of those that the profile names.
-    if not options.recipes and (options.profile is None or kind in RECIPES):
-        chosen["recipes"] = list(RECIPES)
-    if options.seed is not None:
-        chosen |= {"seeds": [options.seed], "extra_seeds": ""}
-    planned = plan.plan(options.approach, **profiles.study(chosen))
-    if options.recipe not in planned:
-        raise InputError(f"recipe is {shown(options.recipe)}; of {options.approach} there are {', '.join(planned)}")
-    from report_lib import runner  # late, so that --help and a wrong value answer at once
+def settings_of(options: argparse.Namespace) -> dict:
+    """The study that a file, or a profile and the other options, describe."""
+    given_here = {name: getattr(options, f"field_{name}") for name in PARAMETERS}
+    typed = parameters.typed({name: text for name, text in given_here.items() if text is not None}, at_shell=True)
+    profile = typed.pop("profile", None)
+    file = getattr(options, "file", None) or getattr(options, "study", None)
+    if file is not None:
+        if not file.is_file():
+            raise InputError(f"{file} is no file of parameters; `study --output` and make write one")
+        return configs.resolve(str(file.absolute()), typed)
+    if getattr(options, "make", None) is not None:
+        typed |= parameters.from_make({name: os.environ[name] for name in options.make.split()})
+        profile = typed.pop("profile", "demo")
+    return configs.resolve(profile, typed)
 
+
+def do_run(options: argparse.Namespace) -> None:
+    settings = settings_of(options)
+    if options.study is not None:
+        configured = [config for planned in configs.plan(settings) for config in planned.configs]
+        if options.index is None or not 0 <= options.index < len(configured):
+            raise InputError(f"index is {options.index}; the study has the runs 0 to {len(configured) - 1}")
+        config = configured[options.index]
+    elif options.approach is None:
+        raise InputError("one of --approach, or --study with --index, is needed to say which run")
+    else:
+        fields = given(settings, options.approach) | {"seed": parameters.from_text("seed", options.seed, int)}
+        config = configs.preset(options.approach, options.preset, **fields)
+    from report_lib import runs  # late, so that --help and a wrong value answer at once
+
+    study = runs.Study(settings, "", None)
     cache = os.path.abspath(options.cache) if options.cache else ""
-    done = runner.run(planned[options.recipe][0], chosen["runs"], cache, chosen["device"])
+    done = runs.run(config, settings["runs"], cache, settings["device"], keep=study.keeps(config))
     if options.json:
         figures = ("selected_epoch", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
         print(json.dumps({"record": str(done.path), **{name: done.info[name] for name in figures}}))
@@ -182,81 +170,92 @@ def do_run(options: argparse.Namespace) -> None:
         print(done.path)
 
 
-def do_jobs(options: argparse.Namespace) -> None:
-    chosen = profiles.study_of(options.parameters)
-    for approach in APPROACHES:
-        for what, recipes in plan.plan(approach, **profiles.study(chosen)).items():
-            for recipe in recipes:
-                print(shlex.join(profiles.options(chosen, approach, what, recipe.seed)))
+def do_study(options: argparse.Namespace) -> int:
+    if options.table:
+        for name, variable, default, text in parameters.table():
+            print(f"{variable:<14} {text} ({name}: {default or '-'})")
+        return 0
+    settings = settings_of(options)
+    planned = configs.plan(settings)
+    if options.heading:
+        print(*heading(settings), sep="\n")
+    elif options.output:
+        parameters.write(settings, options.output)
+    elif options.prepare:
+        prepare(settings)
+    else:
+        from report_lib.runs import Study
+
+        study = Study.of_settings(settings)
+        missing = set(study.missing())
+        if options.complete:
+            total = sum(len(plan.configs) for plan in planned)
+            if missing:
+                raise InputError(f"{len(missing)} of {total} runs are not in {study.store}; start make runs again")
+            print(f"all {total} runs are in {study.store}")
+            return 0
+        for index, (_, config) in enumerate(study.configs()):
+            name = study.name(config)
+            print(f"{index}\t{'missing' if name in missing else 'finished'}\t{name}")
+    return 0
 
 
-def do_complete(options: argparse.Namespace) -> None:
-    from report_lib import records
+def heading(settings: dict) -> list[str]:
+    """What the title page takes from the study and not from its metadata, as name=value."""
+    own = {name: settings[name] for name in ("title", "subtitle", "course") if settings[name] is not None}
+    if settings["network"] not in (None, configs.Config.network):
+        own = {"title": f"Adapting a pretrained {configs.NETWORKS[settings['network']].name}"} | own
+    return [f"{name}={value}" for name, value in own.items()]
 
-    chosen = profiles.study_of(options.parameters)
-    store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
-    planned = [plan.plan(approach, **profiles.study(chosen)) for approach in APPROACHES]
-    wanted = [recipe for kinds in planned for recipes in kinds.values() for recipe in recipes]
-    lacking = []
-    for recipe in wanted:
-        try:
-            records.requested(store, [recipe])
-        except InputError as error:
-            lacking.append(str(error))
-    if lacking:
-        raise InputError(f"{len(lacking)} of {len(wanted)} runs are not there; start make runs again ({lacking[0]})")
-    print(f"all {len(wanted)} runs are in {store}")
+
+def prepare(settings: dict) -> None:
+    """Decodes the images and checks data and weights, so that what is wrong is said before anything long begins."""
+    from report_lib import data, models
+    from report_lib.runs.disk import needed
+
+    # Not the device: with a launcher, training happens on another machine.
+    check_writable(folder(settings["runs"], *STORE), "runs")
+    planned = configs.plan(settings)
+    first = planned[0].configs[0]
+    models.load_weights(first.weights, first.network)
+    images = data.load(first)
+    for config in (config for plan in planned for config in plan.configs):
+        data.check(images, config)
+    print(needed(settings, images))
 
 
 def do_verify(options: argparse.Namespace) -> int:
-    from report_lib.verify import verify
+    from report_lib import runs
 
-    same, report = verify(
-        os.path.abspath(os.path.expanduser(options.record)),
-        options.device,
-        os.path.abspath(options.cache) if options.cache else "",
-    )
+    record = locate(os.path.abspath(os.path.expanduser(options.record)))
+    if not record.is_dir():
+        record = runs.Study.load(str(record)).first.path
+    same, report = runs.verify(record, options.device, os.path.abspath(options.cache) if options.cache else "")
     print(report)
     return 0 if same else 1
 
 
-def do_search(options: argparse.Namespace) -> None:
-    chosen = profiles.resolve(options.profile, profiles.overrides(vars(options)))
-    fields = profiles.recipe_fields(chosen)
-    seed = parse_seeds(chosen["seeds"])[0] if options.seed is None else options.seed
-    from report_lib.search import search
-
-    shared = {name: value for name, value in fields.items() if value is not None} | {"seed": seed}
-    if options.approach == "full_finetune" and not chosen["mirror"]:
-        shared["flip"] = False
-    print(search(options.approach, shared, chosen["device"]))
-
-
-def do_parameters(options: argparse.Namespace) -> None:
-    profiles.write(profiles.resolve(options.profile, profiles.overrides(vars(options))), options.output)
-
-
-def do_prepare(options: argparse.Namespace) -> None:
-    chosen = profiles.study_of(options.parameters)
-    planned = [plan.plan(approach, **profiles.study(chosen)) for approach in APPROACHES]
-    from report_lib import data, model
-
-    # Not the device: with a launcher, training happens on another machine.
-    check_writable(folder(chosen["runs"], "REPORT_RUNS", ".runs"), "runs")
-    model.load_weights(chosen["weights"])
-    images = data.load(chosen["data"], chosen["image_size"])
-    for recipe in (recipe for some in planned for recipes in some.values() for recipe in recipes):
-        data.check(images, recipe)
-
-
 def do_results(options: argparse.Namespace) -> None:
-    from report_lib import disk
-    from report_lib.results import results
+    from report_lib import evidence
+    from report_lib.runs import Study
 
-    chosen = profiles.study_of(options.parameters)
-    store = folder(chosen["runs"], "REPORT_RUNS", ".runs")
-    numbers = results(chosen["profile"], plan.read(store, **profiles.study(chosen)), chosen["data_name"])
-    disk.write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    published: Any = read_yaml(os.path.abspath(options.published)) if options.published else None
+    searches = {Path(file).stem: read_yaml(os.path.abspath(file)) for file in options.searches}
+    numbers = evidence.report_numbers(Study.load(str(options.file.absolute())), published, searches)
+    write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+
+
+def do_predict(options: argparse.Namespace) -> None:
+    from report_lib import runs
+
+    record = runs.store.load(Path(options.run).absolute())
+    for answer in runs.predict(record, options.images):
+        if options.json:
+            print(json.dumps(answer))
+            continue
+        print(answer["image"])
+        for one in answer["classes"][: options.top]:
+            print(f"  {100 * one['probability']:5.1f} %  {shown(one['class'])[1:-1]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What tests run in children that they kill: a run of a recipe, in a process that is quick to start.
+"""What tests run in children that they kill: a run of a config, in a process that is quick to start.
 
 Children are forks of a server that has imported torch, but has run nothing and has no threads.
 A fork of the tests' own process could inherit a lock that a thread holds, and wait for it for ever.
@@ -12,10 +12,11 @@ import time
 
 import torch
 
-from report_lib import checkpoints, runner, train
+from report_lib.runs import train as runner
+from report_lib.training import checkpoints, loop
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["report_lib.runner"])
+SERVER.set_forkserver_preload(["report_lib.runs"])
 
 
 def start(job, *arguments, stderr=os.devnull):
@@ -36,11 +37,11 @@ def finish(child, seconds=300):
     return child.exitcode
 
 
-def run(recipe, store, cache):
-    runner.run(recipe, str(store), str(cache), "cpu")
+def run(config, store, cache):
+    runner.run(config, str(store), str(cache), "cpu")
 
 
-def run_until_checkpoint(epoch, recipe, store, cache):
+def run_until_checkpoint(epoch, config, store, cache):
     """Dies as soon as the checkpoint of that epoch has been written."""
     saved = checkpoints.save
 
@@ -50,10 +51,10 @@ def run_until_checkpoint(epoch, recipe, store, cache):
             os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoints.save = save
-    run(recipe, store, cache)
+    run(config, store, cache)
 
 
-def run_slowly(trained, recipe, store, cache):
+def run_slowly(trained, config, store, cache):
     """Writes an x to the file `trained` whenever a run is made, and takes a second longer for it."""
     make = runner.make
 
@@ -64,12 +65,12 @@ def run_slowly(trained, recipe, store, cache):
         return make(*arguments)
 
     runner.make = slow
-    run(recipe, store, cache)
+    run(config, store, cache)
 
 
 def _quietly(stderr, job, *arguments):
     os.environ["REPORT_PROGRESS"] = "none"
-    train.CHECKPOINT_SECONDS = 0
+    loop.CHECKPOINT_SECONDS = 0
     torch.set_num_threads(1)
     with open(stderr, "a", buffering=1) as sys.stderr:
         job(*arguments)

@@ -1,3 +1,4 @@
+import functools
 import io
 import os
 import shutil
@@ -6,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import CLASSES, record
+import torch
 from PIL import Image
 
-from report_lib import data, plan
-
-PROJECT = Path(__file__).resolve().parents[1]
+from report_lib import config, data
 
 # Files that take minutes, the longest first: a worker that started one of them last would finish alone.
-LONG = ("test_make", "test_nbval", "test_report", "test_survival", "test_slurm", "test_lab", "test_bench", "test_stats")
+LONG = ["make", "nbval", "report", "survival", "slurm", "lab", "bench", "stats", "training", "runs"]
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    items.sort(
+        key=lambda item: LONG.index(name) if (name := item.path.stem.removeprefix("test_")) in LONG else len(LONG)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -97,17 +98,39 @@ def browser():
         found.close()
 
 
-@pytest.fixture
-def study(tmp_path):
-    """make(accuracy of (approach, what) or a number, **parameters) -> Evidence of made-up runs."""
+@pytest.fixture(scope="session")
+def small():
+    """small(approach, preset, **fields) -> a config that trains in a second: a small network of random weights."""
 
-    def make(accuracy, classes=CLASSES, **parameters):
-        store = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
-        for approach in ("linear_probe", "full_finetune"):
-            for what, some in plan.plan(approach, **parameters).items():
-                for recipe in some:
-                    share = accuracy(approach, what) if callable(accuracy) else accuracy
-                    record(store, recipe, share, classes)
-        return plan.read(store, **parameters)
+    def make(approach="linear_probe", preset="corrected", **fields):
+        shared = {"network": "mobilenet_v3_small", "weights": "none", "image_size": 32, "batch_size": 8, "epochs": 1,
+                  "precision": "float32"}  # fmt: skip
+        return config.preset(approach, preset, **(shared | fields))
 
     return make
+
+
+@pytest.fixture
+def last_block(monkeypatch):
+    """A third approach, as the README registers one: trained are the last block and the head."""
+    approach = config.registries.Approach("last-block tuning", "last_block", "#009E73", "^")
+    monkeypatch.setitem(config.APPROACHES, "last_block", approach)
+    declared = config.FIELDS["approach"]  # what is allowed was written down before it came
+    monkeypatch.setattr(declared, "metadata", declared.metadata | {"allowed": tuple(config.APPROACHES)})
+
+
+@pytest.fixture
+def single_thread():
+    """Bits that are compared with those of another process are made on one thread, as there."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """study(accuracy of (approach, kind, value) or a number, **parameters) -> Study of made-up runs."""
+    import made_up
+
+    return functools.partial(made_up.study, tmp_path)

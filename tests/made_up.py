@@ -4,25 +4,44 @@ import json
 
 import numpy as np
 
-from report_lib import records, stats
-from report_lib.recipe import source_hash
+from report_lib.config import APPROACHES, resolve
+from report_lib.evidence import stats
+from report_lib.files import digest
+from report_lib.runs import Run, Study, store
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>", "a_b%c&d#$", "猫"]
 IMAGES = 400
+FINGERPRINT = "f" * 64
 
 
-def record(store, recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
-    """Writes a finished run of `recipe` that gets about `accuracy` of its test images right; returns its folder."""
-    name = f"{recipe.approach}-{recipe.recipe}-{records.request_key(recipe)[:12]}"
-    path = records.save(store, name, *content(recipe, accuracy, classes, images, confidence))
-    records.remember(store, recipe, name)
-    return path
+def study(folder, accuracy, classes=CLASSES, **parameters):
+    """A study whose finished runs get about `accuracy` of the test images right: a number, or what a function says of
+    (approach, kind, value), such as ("linear_probe", "budget", 10)."""
+    path = folder / f"store{len(list(folder.iterdir()))}"
+    settings = resolve(None, {"runs": str(path), "weights": "none"} | parameters)
+    made = Study(settings, FINGERPRINT, None)
+    for planned, config in made.configs():
+        share = accuracy(planned.approach, planned.kind, planned.value) if callable(accuracy) else accuracy
+        if not store.exists(path, made.name(config)):
+            record(path, config, share, classes, name=made.name(config))
+    return made
 
 
-def content(recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
-    """(run.json, epochs, predictions) of a finished run of `recipe`."""
-    rng = np.random.default_rng([recipe.seed, recipe.per_class, len(recipe.approach), int(1000 * accuracy)])
-    count = len(classes)
+def again(study):
+    """The same study, read anew."""
+    return Study(study.settings, study.data_sha, study.weights_sha)
+
+
+def record(path, config, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0, name=None):
+    """Writes a finished run of `config` into the store `path`; returns its folder."""
+    name = name or f"{config.approach}-{config.preset}-seed{config.seed}-{digest(vars(config))[:12]}"
+    return store.save(path, name, *content(config, accuracy, classes, images, confidence))
+
+
+def content(config, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
+    """(run.json, epochs, predictions) of a finished run of `config`."""
+    approach, count = list(APPROACHES).index(config.approach), len(classes)
+    rng = np.random.default_rng([config.seed, config.per_class, approach, int(1000 * accuracy)])
 
     def predictions(number, seed):
         labels = np.arange(number) % count
@@ -39,32 +58,36 @@ def content(recipe, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
          "train_seconds": 1.0, "validation_seconds": 0.1}
         for e in (1, 2, 3)
     ]  # fmt: skip
-    per_class = recipe.per_class or 100
+    per_class = config.per_class or 100
+    held_out = 0 if config.train_on_all else per_class * count // 5
+    everything = config.trains == "all"
     info = {
-        "recipe": dict(vars(recipe)),
-        "data": {"name": "made up", "fingerprint": "f" * 64, "train": per_class * count * 4 // 5,
-                 "validation": 0 if recipe.train_on_all else per_class * count // 5, "test": images,
-                 "classes": list(classes), "stored_size": [8, 8]},
+        "config": dict(vars(config)), "modified": None,
+        "data": {"name": "made up", "fingerprint": FINGERPRINT, "train": per_class * count - held_out,
+                 "validation": held_out, "test": images,
+                 "classes": list(classes), "stored_size": [8, 8], "facts": {}},
         "weights": {"name": "none", "sha256": None},
-        "selected_epoch": 3, "selected_on": "test" if recipe.select_on_test else "validation",
+        "network": {"name": "AlexNet", "key": "alexnet", "features": 4096},
+        "selected_epoch": 3, "selected_on": "test" if config.select_on_test else "validation",
         "validation_accuracy": accuracy - 0.03, "validation_loss": 0.5,
         "test_accuracy": float((test_logits.argmax(1) == test_labels).mean()),
         "test_loss": float(stats.cross_entropy(test_logits, test_labels).mean()),
-        "train_seconds": 10.0 if recipe.approach == "linear_probe" else 100.0, "features_seconds": 5.0,
+        "train_seconds": 100.0 if everything else 10.0 * (1 + approach), "features_seconds": 0.0 if everything else 5.0,
         "start_seconds": 0.0, "validation_seconds": 0.3, "test_seconds": 0.1, "images_per_second": 100.0,
-        "parameters": 100, "trained_parameters": 10, "forward_flops": 10**9, "backward_flops": 2 * 10**9,
-        "peak_memory_mib": 1000.0,
-        "provenance": {"commit": "0" * 40, "dirty": False, "code": source_hash(), "command": "made up", "device": "cpu",
-                       "threads": 1, "precision": "float32", "python": "3", "packages": {"torch": "2"},
-                       "finished": "2026-01-01T00:00:00"},
+        "parameters": 100, "trained_parameters": 100 if everything else 10, "forward_flops": 10**9,
+        "backward_flops": 2 * 10**9 if everything else 10**6, "peak_memory_mib": 1000.0,
+        "provenance": {"started": "2026-01-01T00:00:00", "finished": "2026-01-01T00:00:10", "commit": "0" * 40,
+                       "dirty": False, "code": "c" * 64, "command": "made up", "device": "cpu", "driver": None,
+                       "machine": "none", "cpu_capability": "AVX2", "threads": 1, "precision": "float32",
+                       "python": "3", "packages": {"torch": "2"}},
     }  # fmt: skip
     arrays = {
         "test_logits": test_logits, "test_labels": test_labels, "validation_logits": validation_logits,
         "validation_labels": validation_labels, "validation_index": np.arange(len(validation_labels)),
     }  # fmt: skip
-    if recipe.approach == "full_finetune":
+    if everything:
         before = rng.normal(0, 1, (64, 3, 11, 11)).astype(np.float32)
-        arrays |= {"filters_before": before, "filters_after": before * 1.1}
+        arrays |= {"first_layer_before": before, "first_layer_after": before * np.float32(1.1)}
     return info, epochs, arrays
 
 
@@ -73,7 +96,12 @@ def rewrite(run, old, new):
     sign(run.path, json.loads((run.path / "run.json").read_text().replace(old, new)))
 
 
+def change(run, **fields):
+    """A run with other fields of run.json, read from nowhere."""
+    return Run(run.path.with_name(f"{run.path.name}-{digest(repr(fields))[:6]}"), run.info | fields)
+
+
 def sign(path, info):
     """Makes `info` the run.json of the record at `path`, with a checksum that holds."""
     info.pop("sha256", None)
-    (path / "run.json").write_text(json.dumps(info | {"sha256": records._of(info)}))
+    (path / "run.json").write_text(json.dumps(info | {"sha256": digest(info)}))

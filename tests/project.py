@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 
-from report_lib.recipe import PROJECT
+from report_lib.files import PROJECT
 
 PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
 QUICK = ("EPOCHS=1", "SIZE=63", "PER_CLASS=20", "BATCH=32", "BUDGETS=5")
-LEAST = (*QUICK, "BUDGETS=none", "DEFECTS=none", "RECIPES=corrected")  # one run of each approach
+LEAST = (*QUICK, "BUDGETS=none", "DEFECTS=none", "PRESETS=corrected")  # one run of each approach
 
 
 def finish(child):
@@ -41,12 +41,9 @@ class Project:
 
     def start(self, *arguments, python=sys.executable):
         """make, in a process group of its own."""
-        known = (
-            "RECIPES BUDGETS DEFECTS WITH BUDGET PROFILE DATA DATA_NAME WEIGHTS SEEDS EPOCHS SIZE BATCH PER_CLASS "
-            "DEVICE RUNS PDF OUT LAUNCHER MAKEFLAGS MAKELEVEL"
-        )
-        clean = {n: v for n, v in os.environ.items() if n not in known.split() and not n.startswith("REPORT_")}
-        clean |= {"PYTHONPATH": str(self.folder)}
+        clean = {
+            n: v for n, v in os.environ.items() if n not in ("MAKEFLAGS", "MAKELEVEL") and not n.startswith("REPORT_")
+        }
         return subprocess.Popen(
             ["make", *arguments, f"PYTHON={python}", "READY="],
             cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

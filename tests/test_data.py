@@ -11,8 +11,10 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from report_lib import data, sources
-from report_lib.recipe import InputError, Recipe
+from report_lib import data
+from report_lib.config import Config
+from report_lib.data import pictures
+from report_lib.files import InputError
 
 
 def png(size=(8, 8), colour=(200, 30, 30)):
@@ -91,7 +93,7 @@ def test_every_size_and_mode_loads(tar):
     images = data.load(str(tar(members() | pictures)), 63)
     assert images.train.shape == (13, 63, 63, 3)
     order = sorted(["0.png", "1.png", *strange_images()])
-    assert abs(int(images.train[order.index("deep.png")].float().mean()) - 40000 // 257) <= 1  # not clipped to white
+    assert abs(int(images.train[order.index("deep.png")].float().mean()) - 40000 // 257) <= 1  # of 16 bits; not clipped
     assert images.train[order.index("cmyk.jpg")][30, 30, 0] > 200
 
 
@@ -254,19 +256,19 @@ def test_a_link_in_an_archive_is_refused(tar):
 def test_one_class_is_too_few(tree):
     images = data.load(str(tree(classes=("only",))), 64)
     with pytest.raises(InputError, match="1 class .*'only'.*at least 2"):
-        data.check(images, Recipe("linear_probe"))
+        data.check(images, Config("linear_probe"))
 
 
 def test_a_batch_larger_than_the_data_is_refused(few_digits):
     with pytest.raises(InputError, match="batch_size is 128; allowed is at most the 50 training images"):
-        data.check(few_digits, Recipe("linear_probe"))
-    data.check(few_digits, Recipe("linear_probe", batch_size=50))
+        data.check(few_digits, Config("linear_probe"))
+    data.check(few_digits, Config("linear_probe", batch_size=50))
 
 
 def test_a_split_without_validation_is_refused(tree):
     images = data.load(str(tree(train=2)), 64)
     with pytest.raises(InputError, match="val_fraction is 0.2.*none for validation"):
-        data.check(images, Recipe("linear_probe", batch_size=1))
+        data.check(images, Config("linear_probe", batch_size=1))
 
 
 # --- cache -----------------------------------------------------------------------------------------------------
@@ -276,7 +278,7 @@ def test_the_cache_is_used_again_and_never_stale(tree, monkeypatch):
     root = tree()
     first = data.load(str(root), 64)
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "_pixels", None)  # decoding again would fail
+        patch.setattr(pictures, "decode", None)  # decoding again would fail
         assert data.load(str(root), 64).fingerprint == first.fingerprint
         assert data.load(str(root), 100).fingerprint == first.fingerprint
     Image.new("RGB", (12, 10)).save(root / "train" / "cat" / "000.png")
@@ -296,8 +298,8 @@ def test_a_cache_of_larger_pictures_is_not_mistaken_for_smaller_ones(tree):
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=200), st.floats(0.01, 0.99), st.integers(0, 2**31 - 1))
 def test_split_is_disjoint_complete_stratified_and_blind_to_the_approach(labels, fraction, seed):
     labels = torch.tensor(labels)
-    recipes = [Recipe(a, val_fraction=fraction, seed=seed) for a in ("linear_probe", "full_finetune")]
-    (train, validation), other = (data.split(labels, recipe) for recipe in recipes)
+    configs = [Config(a, val_fraction=fraction, seed=seed) for a in ("linear_probe", "full_finetune")]
+    (train, validation), other = (data.split(labels, config) for config in configs)
     assert torch.equal(train, other[0]) and torch.equal(validation, other[1])
     assert sorted([*train.tolist(), *validation.tolist()]) == list(range(len(labels)))
     for label in labels.unique():
@@ -308,5 +310,5 @@ def test_split_is_disjoint_complete_stratified_and_blind_to_the_approach(labels,
 
 def test_split_depends_on_the_seed():
     labels = torch.zeros(100, dtype=torch.int64)
-    splits = {tuple(data.split(labels, Recipe("linear_probe", seed=seed))[1].tolist()) for seed in range(5)}
+    splits = {tuple(data.split(labels, Config("linear_probe", seed=seed))[1].tolist()) for seed in range(5)}
     assert len(splits) == 5

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from report_lib.recipe import PROJECT
+from report_lib.files import PROJECT
 
 CARD = "torch torchvision numpy matplotlib pandas papermill nbconvert jupyterlab pytest nbval".split()
 

@@ -1,25 +1,29 @@
 """The look around finished runs, and the losses that are drawn meanwhile, without a browser (see test_lab.py)."""
 
+import datetime
 import re
 
 import numpy as np
 import pytest
 import torch
 from made_up import CLASSES, IMAGES
+from PIL import Image
 
-from report_lib import data, explore, live
-from report_lib.measures import probabilities, surest_mistakes
-from report_lib.recipe import named
+from report_lib import data
+from report_lib.config import preset
+from report_lib.evidence.measures import mistakes as surest_mistakes
+from report_lib.evidence.measures import probabilities
+from report_lib.page import explore, live
 
 
 @pytest.fixture
 def looked(study):
     """(study, images, space) of made-up runs, whose pictures and features are noise."""
-    main = study(0.7, seeds="0").main
+    main = study(0.7, seeds="0").of()
     rng = np.random.default_rng(0)
     labels = [
         torch.from_numpy(rng.integers(0, len(CLASSES), 40)),
-        torch.from_numpy(main["linear_probe"][0].predictions()["test_labels"]),
+        torch.from_numpy(main["linear_probe"][0].predictions["test_labels"]),
     ]
     pixels = [torch.from_numpy(rng.integers(0, 255, (len(some), 8, 8, 3), np.uint8)) for some in labels]
     images = data.Images(
@@ -71,7 +75,7 @@ def test_buttons_and_lists_show_images_and_what_both_approaches_say(looked):
     button = browser.grid.children[1 + 1].children[1 + 2]  # after the names of columns and rows
     browser.choose(0, 0)
     button.click()
-    assert (browser.true.value, browser.said.value) == (1, 2)
+    assert (browser.true.value, browser.predicted.value) == (1, 2)
     browser.approach.value = "full_finetune"
     number = len(explore.chosen(main["full_finetune"][0], 1, 2))
     assert f"<p>{number} test images" in browser.gallery.value
@@ -92,8 +96,8 @@ def test_strangers_names_are_text(looked):
 
 def test_many_classes_are_chosen_from_lists(study):
     classes = [f"class {number}" for number in range(30)]
-    main = study(0.7, classes=classes, seeds="0").main
-    labels = torch.from_numpy(main["linear_probe"][0].predictions()["test_labels"])
+    main = study(0.7, classes=classes, seeds="0").of()
+    labels = torch.from_numpy(main["linear_probe"][0].predictions["test_labels"])
     pixels = torch.zeros((len(labels), 8, 8, 3), dtype=torch.uint8)
     images = data.Images("none", tuple(classes), pixels, labels, pixels, labels, "f" * 64)
     features = np.eye(len(labels), 16, dtype=np.float32) + 1
@@ -102,24 +106,38 @@ def test_many_classes_are_chosen_from_lists(study):
 
 
 def test_losses_are_drawn_for_those_who_look_on(monkeypatch):
-    recipe = named("linear_probe", data="digits", epochs=5)
+    config = preset("linear_probe", epochs=5)
     epochs = [{"epoch": n, "train_loss": 2 / n, "validation_loss": 2.5 / n, "validation_accuracy": 0.5} for n in (1, 2)]
-    assert "epoch 2 of 5" in live.drawing(recipe, epochs).svg
+    assert "epoch 2 of 5" in live.drawing(config, epochs).svg
     shown = []
     monkeypatch.setattr(
         live,
         "display",
         lambda drawing, display_id: shown.append(drawing) or type("Output", (), {"update": staticmethod(shown.append)}),
     )
-    live.curves()(recipe, epochs)
+    live.watch(config, epochs)
     assert shown == []  # no kernel, nobody looks on
-    monkeypatch.setattr(live, "get_ipython", lambda: object())
-    live.curves()(recipe, epochs)
+    monkeypatch.setattr(live, "get_ipython", lambda: type("Shell", (), {"execution_count": 7}))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    live.watch(config, epochs)
     assert shown == []  # a kernel, as papermill's, but no notebook server
     monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/01_linear_probe.ipynb")
-    watch = live.curves()
-    watch(recipe, epochs)
-    watch(recipe, epochs)  # too soon to be drawn again
+    live.watch(config, epochs)
+    live.watch(config, epochs)  # too soon to be drawn again
     assert len(shown) == 1
-    watch(recipe, [*epochs, *({**epochs[1], "epoch": n} for n in (3, 4, 5))])  # the last one is always drawn
+    live.watch(config, [*epochs, *({**epochs[1], "epoch": n} for n in (3, 4, 5))])  # the last one is always drawn
     assert len(shown) == 2 and "epoch 5 of 5" in shown[1].data
+
+
+def test_a_photograph_of_ones_own_gets_an_answer_of_every_approach(looked, tmp_path, monkeypatch):
+    runs, _, _ = looked
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "<b>photo.png")
+    answers = [{"class": "<script>", "probability": 0.75}, {"class": "dog", "probability": 0.25}]
+    monkeypatch.setattr(explore, "predict", lambda run, paths: [{"image": str(paths[0]), "classes": answers}])
+    page = explore.photograph(runs, str(tmp_path / "<b>photo.png")).data
+    assert "linear probe: &lt;script&gt; 75" in page and "full fine-tuning" in page and "<script" not in page
+    upload = explore.Upload(runs)
+    assert "application/vnd.jupyter.widget-view+json" in upload._repr_mimebundle_()
+    upload.button.value = ({"name": "x.png", "type": "image/png", "size": 3, "last_modified": datetime.datetime.now(),
+                            "content": b"no picture"},)  # fmt: skip
+    assert "x.png" in upload.answer.value and "<figure" not in upload.answer.value

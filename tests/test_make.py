@@ -32,6 +32,7 @@ def kill_at(child, folder, pattern):
     child.wait()
 
 
+@pytest.mark.long
 def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_path):
     """Kills in each notebook, before and while the report is written, and at random instants; what is there
     afterwards is right, and make goes on from it."""
@@ -39,10 +40,10 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
     names = ("report.html", "report.pdf", "report.png", "results.json")
     rng = random.Random(0)
     stages = [f"{name}.[0-9]*.ipynb" for name in ("01_linear_probe", "02_full_finetune", "03_analysis")]
-    for stage in [*stages, "render.log", "rendered.*", None, None, None]:
+    for stage in [*stages, ".report-*", None, None, None]:
         child = project.start("report", *LEAST, f"OUT={out}")
         if stage is not None:
-            kill_at(child, out / "demo" / ".work", stage)
+            kill_at(child, out / "demo" / ("" if stage.startswith(".") else ".work"), stage)
         else:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(rng.uniform(0.2, 9))
@@ -59,20 +60,20 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
 
 def test_make_that_is_killed_while_it_lists_the_jobs_lists_them_all_the_next_time(unmade, tmp_path):
     python = tmp_path / "python"  # a make that ends with the first line of them
-    python.write_text('#!/bin/sh\ncase "$*" in *jobs*) echo first; kill -9 0;; esac\n')
+    lists = "#!/bin/sh\ncase \"$*\" in *'study '*parameters.yaml) printf '0\\tmissing\\tx\\n'; {};; esac\n"
+    python.write_text(lists.format("kill -9 0"))
     python.chmod(0o755)
     jobs, arguments = tmp_path / "demo" / ".work" / "runs.mk", (f"OUT={tmp_path}", f"{tmp_path}/demo/.work/runs.mk")
     code, _ = finish(unmade.start(*arguments, python=python))
     assert code == -signal.SIGKILL and not jobs.exists()
-    python.write_text('#!/bin/sh\ncase "$*" in *jobs*) echo first; echo second; esac\n')
+    python.write_text(lists.format("printf '1\\tfinished\\ty\\n2\\tmissing\\tz\\n'"))
     code, output = finish(unmade.start(*arguments, python=python))
     assert code == 0, output
-    assert "run first" in jobs.read_text() and "run second" in jobs.read_text()
-    python.write_text('#!/bin/sh\ncase "$*" in *jobs*) echo third; exit 1; esac\n')
-    os.utime(jobs, (0, 0))
+    assert "--index 0" in jobs.read_text() and "--index 2" in jobs.read_text() and "--index 1" not in jobs.read_text()
+    python.write_text(lists.format("exit 1"))
     left = set(jobs.parent.glob("runs.mk*"))  # the list, and what the kill has left half written
     assert finish(unmade.start(*arguments, python=python))[0] == 2
-    assert set(jobs.parent.glob("runs.mk*")) == left and "run second" in jobs.read_text()
+    assert set(jobs.parent.glob("runs.mk*")) == left and "--index 2" in jobs.read_text()
 
 
 @pytest.mark.parametrize("letter", " :%'\";\\#(&")
@@ -97,6 +98,7 @@ def test_packages_that_cannot_be_installed_are_not_called_installed(unmade):
         assert "installed" not in done.stdout and not (unmade.folder / ".venv" / ".ready").exists()
 
 
+@pytest.mark.long
 def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
     children = [project.start("report", *LEAST, f"OUT={tmp_path}") for _ in range(2)]
     assert [finish(child)[0] for child in children] == [0, 0]
@@ -114,7 +116,7 @@ def test_runs_are_jobs_of_their_own_after_which_a_report_trains_nothing(project,
     launcher = tmp_path / "launch"
     launcher.write_text(f"#!/bin/sh\necho launched >> '{tmp_path}/log'\nexec \"$@\"\n")
     launcher.chmod(0o755)
-    study = ("EPOCHS=1", "SIZE=63", "BUDGETS=none", "DEFECTS=none", "RECIPES=corrected", "SEEDS=0,1",
+    study = ("EPOCHS=1", "SIZE=63", "BUDGETS=none", "DEFECTS=none", "PRESETS=corrected", "SEEDS=0,1",
              f"OUT={tmp_path}/out", f"RUNS={tmp_path}/a store", f"LAUNCHER={launcher}")  # fmt: skip
     code, output = project.make("-j2", "runs", *study)
     assert code == 0 and "all 4 runs are in" in output, output

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax
 
-from report_lib import stats
+from report_lib.evidence import stats
 
 
 def test_wilson_is_the_worked_example():
@@ -120,39 +120,6 @@ def test_a_bootstrap_of_few_seeds_is_too_narrow_and_so_not_relied_upon():
 def test_newcombes_interval_is_the_worked_example():
     """Newcombe (1998), table II, example (a): 56/70 against 48/80."""
     assert stats.newcombe((48, 56), (80, 70)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
-
-
-def test_a_temperature_matters_where_the_likelihood_says_so():
-    rng = np.random.default_rng(8)
-    logits = rng.normal(0, 2, (400, 5))
-    labels = np.array([rng.choice(5, p=np.exp(row - logsumexp(row))) for row in logits])
-    assert not stats.temperature_matters(logits, labels)
-    assert stats.temperature_matters(2 * logits, labels)
-
-
-@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-@pytest.mark.parametrize("unlike", [False, True])
-def test_intervals_of_classes_cover_what_they_claim(seeds, unlike):
-    """200 experiments of ten classes each; seeds matter alike for all of them, or for some three times as much."""
-    rng = np.random.default_rng(6)
-    labels, held = np.repeat(np.arange(10), 100), 0
-    for _ in range(200):
-        truth = rng.uniform(0.35, 0.9, 10)
-        skill = np.zeros(10) if seeds == 1 else rng.uniform(0.02, 0.06, 10) if unlike else np.full(10, 0.03)
-        by_class = truth + skill * rng.uniform(-1, 1, (seeds, 10))
-        found = stats.class_accuracies(rng.random((seeds, 1000)) < by_class[:, labels], labels, 10)
-        held += sum(one.low <= true <= one.high for one, true in zip(found, truth, strict=True))
-    assert 0.93 <= held / 2000 <= 0.97, held / 2000
-
-
-def test_a_class_of_one_image_or_without_a_mistake_is_never_certain():
-    labels = np.array([0] * 20 + [1] * 20 + [2])
-    right = np.ones((3, 41), bool)
-    right[0, :5] = right[1, :9] = False
-    for one in stats.class_accuracies(right, labels, 3):
-        assert 0 <= one.low < one.mean <= one.high <= 1
-    alone = stats.class_accuracies(right[:1], labels, 3)
-    assert [one.low for one in alone] == [stats.wilson(15, 20)[0], stats.wilson(20, 20)[0], stats.wilson(1, 1)[0]]
 
 
 def test_wilsons_interval_covers_what_it_claims():

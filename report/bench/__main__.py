@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -22,27 +23,31 @@ from tqdm import tqdm
 
 from bench.growth import scaling, subset
 from bench.published import published_rate
-from report_lib import data, machine, model, train
-from report_lib.disk import write_whole
-from report_lib.recipe import APPROACHES, InputError, named
+from report_lib import data, models, training
+from report_lib.config import APPROACHES, Config, parameters, preset
+from report_lib.files import InputError, write_whole
+from report_lib.training import loop
+from report_lib.training.device import device_name, wait_for
 
 EPOCHS = 10  # of a probe, as published
 REPEATS = 3  # at least
+KINDS = {name: APPROACHES[name] for name in ("linear_probe", "full_finetune")}  # those that the listings have
 FEW = 160  # images to warm up with and to guess from how many the budget allows: a batch of 128 in five
 
 
 def main() -> int:
     options = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    options.add_argument("--data", default="digits")
-    options.add_argument("--weights", default="embedded")
-    options.add_argument("--image-size", type=int, default=224)
+    options.add_argument(
+        "--make", default="", help="make's variables DATA, WEIGHTS, SIZE and DEVICE, if they were typed"
+    )
     options.add_argument("--images", type=int, default=0, help="training images (default: what the budget allows)")
     options.add_argument("--budget", type=float, default=190, help="seconds in all, about")
-    options.add_argument("--device", default="auto")
     options.add_argument("--output", type=Path, default=Path(__file__).with_name("speed.json"))
     chosen = options.parse_args()
     try:
-        result = bench(chosen)
+        typed = parameters.from_make({name: os.environ[name] for name in chosen.make.split()})
+        config = Config(**{name: typed[name] for name in ("data", "weights", "image_size") if name in typed})
+        result = bench(config, str(typed.get("device", "auto")), chosen.budget, chosen.images)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,47 +56,47 @@ def main() -> int:
     return 0
 
 
-def bench(options: argparse.Namespace) -> dict:
+def bench(config: Config, device: str, budget: float, count: int = 0) -> dict:
+    """What both sides do in about `budget` seconds, on the data, weights and size of `config`."""
     started = time.perf_counter()
-    device = machine.pick_device(options.device)
-    precision = machine.pick_precision("auto", device)
-    images = data.load(options.data, options.image_size)
-    weights = model.load_weights(options.weights)
-    growth = scaling(options.data, options.weights, str(device.type))
-    machine.keep_freed_memory()
-    rate = matrix_rate(device, precision)
-    left = options.budget - (time.perf_counter() - started)
+    place = training.place(device)
+    images = data.load(config)
+    weights = models.load_weights(config.weights, config.network)
+    growth = scaling(config.data, config.weights, str(place.device.type))
+    rate = matrix_rate(place.device, place.precision)
+    left = budget - (time.perf_counter() - started)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as scratch,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other,
     ):
-        side = Side(images, weights, device, precision, options.image_size, Path(scratch), other)
+        side = Side(images, weights, place, config.image_size, Path(scratch), other)
         side.warm_up()
-        count = options.images or side.affordable(left)
+        count = count or side.affordable(left)
         repeats = side.compare(count, left)
         profile = side.profile()
-    forward, backward = model.flops(model.build(weights, len(images.classes), 0), options.image_size)
+    net = models.build(config, images.classes, weights)
+    forward, backward = models.flops(net, config.image_size)
     result: dict = {
-        "device": machine.device_name(device),
+        "device": device_name(place.device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "precision": precision,
+        "precision": place.precision,
         "matrix_flops_per_second": rate,
         "data": images.name,
         "images": count,
-        "image_size": options.image_size,
+        "image_size": config.image_size,
         "repeats": len(repeats),
         "published_epochs_measured": 1,
-        "our_epochs_measured": {"linear_probe": EPOCHS, "full_finetune": 1},
+        "our_epochs_measured": {name: EPOCHS if approach.trains == "head" else 1 for name, approach in KINDS.items()},
     }
-    for approach in APPROACHES:
-        theirs, ours = ([one[f"{approach} {side}"] for one in repeats] for side in ("published", "ours"))
+    for approach in KINDS:
+        theirs, ours = ([row[f"{approach} {side}"] for row in repeats] for side in ("published", "ours"))
         result[approach] = {
             "published_images_per_second": float(np.median(theirs)),
             "ours_images_per_second": float(np.median(ours)),
             "ratio": spread([b / a for a, b in zip(theirs, ours, strict=True)]),
         }
-    five = [one["five seeds"] / one["linear_probe published"] for one in repeats]
+    five = [row["five seeds"] / row["linear_probe published"] for row in repeats]
     result["linear_probe"]["ratio_of_five_seeds"] = spread(five)
     tuned = result["full_finetune"]
     tuned["share_of_matrix_rate"] = tuned["ours_images_per_second"] * (forward + backward) / rate
@@ -110,9 +115,8 @@ class Side:
     """Both sides of the comparison, on the same images and the same device."""
 
     images: data.Images
-    weights: model.Weights
-    device: torch.device
-    precision: str
+    weights: models.Weights
+    place: training.Place
     size: int
     scratch: Path
     other: ProcessPoolExecutor  # the published loop's process, which nothing of ours has tuned
@@ -123,16 +127,19 @@ class Side:
         part = (images.train.numpy(), images.train_labels.numpy())
         test = (images.test.numpy(), images.test_labels.numpy())
         classes = len(images.classes)
-        return self.other.submit(published_rate, approach, part, test, classes, self.size, self.device).result()
+        return self.other.submit(published_rate, approach, part, test, classes, self.size, self.place.device).result()
 
     def ours(self, approach: str, images: data.Images, epochs: int, cache: Path | None = None, seed: int = 0) -> tuple:
         """(training images a second of a whole run, evaluation included; its seconds; those of its frozen features)."""
-        recipe = named(approach, "corrected", image_size=self.size, epochs=epochs, seed=seed)
-        setting = train.Setting(images, self.weights, self.device, self.precision, cache or self.fresh())
-        adapted = train.adapt(recipe, setting)
-        count = len(adapted.training.index)
-        features = adapted.features_seconds * len(images.train) / count  # validation images included
-        seconds = features + sum(e["train_seconds"] + e["validation_seconds"] for e in adapted.history.epochs)
+        config = preset(approach, image_size=self.size, epochs=epochs, seed=seed)
+        place = dataclasses.replace(self.place, cache=cache or self.fresh())
+        net = models.build(config, images.classes, self.weights)
+        models.train_only(net, config)
+        task = loop.begin(net, images, config, place)
+        *_, history = loop.train(task, config, place)
+        count = len(task.training.index)
+        features = task.features_seconds * len(images.train) / count  # validation images included
+        seconds = features + sum(e["train_seconds"] + e["validation_seconds"] for e in history.epochs)
         return count * epochs / seconds, seconds, features
 
     def fresh(self) -> Path:
@@ -149,7 +156,7 @@ class Side:
 
     def warm_up(self) -> None:
         few = subset(self.images, FEW)
-        for approach in APPROACHES:
+        for approach in KINDS:
             self.theirs(approach, few)
             self.ours(approach, few, 1)
 
@@ -184,7 +191,7 @@ class Side:
     def profile(self) -> list[dict]:
         """Where the time of one fine-tuning step goes, by operator."""
         few = subset(self.images, FEW)
-        on_gpu = self.device.type == "cuda"
+        on_gpu = self.place.device.type == "cuda"
         activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
         with torch.profiler.profile(activities=activities) as profiler:
             self.ours("full_finetune", few, 1)
@@ -201,10 +208,10 @@ def matrix_rate(device: torch.device, precision: str) -> float:
     a = torch.randn(side, side, device=device, dtype=kind)
     best = 0.0
     for _ in range(10):
-        machine.finished(device)
+        wait_for(device)
         clock = time.perf_counter()
         a @ a
-        machine.finished(device)
+        wait_for(device)
         best = max(best, 2 * side**3 / (time.perf_counter() - clock))
     return best
 

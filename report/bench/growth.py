@@ -10,8 +10,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from report_lib import data, machine, model, train
-from report_lib.recipe import APPROACHES, named
+from report_lib import data, models, training
+from report_lib.config import Config, preset
+from report_lib.training import loop
+from report_lib.training.device import peak_memory_mib, reset_peak_memory
+
+APPROACHES = ("linear_probe", "full_finetune")  # those that the listings have
 
 EPOCHS = 10  # of a probe, as published
 SCALING_SIZE = 64  # pixels a side: how cost grows does not depend on it, what measuring takes does
@@ -41,7 +45,7 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
         for value in (values if approach == "linear_probe" or varied == "images" else values[:3])
     ]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["report_lib.train", "sklearn.datasets"])
+    context.set_forkserver_preload(["report_lib.training", "sklearn.datasets"])
     rows = []
     for approach, varied, value in tqdm(points, "how cost grows", unit="run"):
         pipe, other = context.Pipe()
@@ -56,20 +60,28 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
     return rows
 
 
-def point(pipe: Connection, source: str, weights: str, device: str, approach: str, varied: str, value: int) -> None:
+def point(
+    pipe: Connection, source: str, weights_name: str, device: str, approach: str, varied: str, value: int
+) -> None:
     fixed = 1280 if approach == "linear_probe" else 160
     count = value if varied == "images" else fixed
-    chosen = torch.device(device)
     few = subset(data.load(source, SCALING_SIZE), count)
-    loaded = model.load_weights(weights)
-    precision = machine.pick_precision("auto", chosen)
+    weights = models.load_weights(weights_name)
     with tempfile.TemporaryDirectory() as scratch:
-        setting = train.Setting(few, loaded, chosen, precision, Path(scratch))
-        warm = train.Setting(subset(few, 64), loaded, chosen, precision, Path(scratch) / "warm")
-        train.adapt(named(approach, image_size=SCALING_SIZE, epochs=1, batch_size=32), warm)
-        machine.reset_peak_memory(chosen)
+        place = training.place(device, cache=scratch)
+        warm = dataclasses.replace(place, cache=Path(scratch) / "warm")
+        train(preset(approach, image_size=SCALING_SIZE, epochs=1, batch_size=32), subset(few, 64), weights, warm)
+        reset_peak_memory(place.device)
         clock = time.perf_counter()
         for seed in range(value if varied == "seeds" else 1):
             epochs = value if varied == "epochs" else EPOCHS if approach == "linear_probe" else 1
-            train.adapt(named(approach, image_size=SCALING_SIZE, epochs=epochs, seed=seed), setting)
-        pipe.send((time.perf_counter() - clock, machine.peak_memory_mib(chosen)))
+            train(preset(approach, image_size=SCALING_SIZE, epochs=epochs, seed=seed), few, weights, place)
+        pipe.send((time.perf_counter() - clock, peak_memory_mib(place.device)))
+
+
+def train(config: Config, images: data.Images, weights: models.Weights, place: training.Place) -> None:
+    """A whole run, but for its test."""
+    net = models.build(config, images.classes, weights)
+    models.train_only(net, config)
+    for _ in loop.train(loop.begin(net, images, config, place), config, place):
+        pass

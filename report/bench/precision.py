@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from report_lib import machine
-from report_lib.disk import write_whole
-from report_lib.recipe import APPROACHES, for_seeds
-from report_lib.runner import run
+from report_lib.config import APPROACHES, preset
+from report_lib.files import write_whole
+from report_lib.runs import run
+from report_lib.training import pick_device
+from report_lib.training.device import device_name
 
 
 def main() -> None:
@@ -28,17 +29,16 @@ def main() -> None:
     options.add_argument("--output", type=Path, default=Path(__file__).with_name("precision.json"))
     chosen = options.parse_args()
     result = {name: getattr(chosen, name) for name in ("data", "weights", "image_size", "epochs", "per_class", "seeds")}
-    result["device"] = machine.device_name(machine.pick_device())
+    result["device"] = device_name(pick_device())
     for approach in APPROACHES:
         accuracy = {}
         for precision in ("float32", "bfloat16"):
             # Few images in small batches for fine-tuning, which is what takes long.
-            less = {"per_class": chosen.per_class, "batch_size": 32} if approach == "full_finetune" else {}
-            recipes = for_seeds(
-                chosen.seeds, approach=approach, data=chosen.data, weights=chosen.weights,
-                image_size=chosen.image_size, epochs=chosen.epochs, precision=precision, **less,
-            )  # fmt: skip
-            accuracy[precision] = [run(one).info["test_accuracy"] for one in recipes]
+            less = {} if APPROACHES[approach].trains == "head" else {"per_class": chosen.per_class, "batch_size": 32}
+            shared = {"data": chosen.data, "weights": chosen.weights, "image_size": chosen.image_size,
+                      "epochs": chosen.epochs, "precision": precision, **less}  # fmt: skip
+            seeds = map(int, chosen.seeds.split(","))
+            accuracy[precision] = [run(preset(approach, seed=s, **shared)).info["test_accuracy"] for s in seeds]
         result[approach] = accuracy | compared(accuracy["float32"], accuracy["bfloat16"])
         write_whole(chosen.output, json.dumps(result, indent=1) + "\n")
 

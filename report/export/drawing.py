@@ -1,0 +1,112 @@
+"""A drawing (SVG) that may stand inside a page: its ids its own, and nothing in it that runs, fetches or styles."""
+
+import re
+from xml.etree import ElementTree
+
+from .origin import ExportError
+
+NAMESPACE = "http://www.w3.org/2000/svg"
+LINK = "{http://www.w3.org/1999/xlink}href"
+SHAPES = set(
+    "svg g defs path use rect circle ellipse line polyline polygon text tspan image clipPath mask title desc "
+    "linearGradient radialGradient stop pattern".split()
+)
+LEFT_OUT = {"metadata", "style"}  # matplotlib's one style rule stands in the page's own style sheet
+RUNS = {
+    "script",
+    "foreignObject",
+    "iframe",
+    "handler",
+    "listener",
+    "animate",
+    "animateTransform",
+    "animateMotion",
+    "set",
+}
+FETCHES = re.compile(r"\\|//|javascript:|@import|(?:url|src|image-set)\s*\((?!\s*['\"]?#)", re.IGNORECASE)
+
+ElementTree.register_namespace("", NAMESPACE)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+
+
+def inlined(svg: str, label: str, alt: str) -> str:
+    """`svg` for use inside HTML, named `alt` to those who cannot see it. Raises ExportError for what is no drawing."""
+    root = _parsed(svg, f"the drawing {label!r}")
+    for node in list(root.iter()):
+        for child in [child for child in node if _name(child) in LEFT_OUT]:
+            node.remove(child)
+    for node in root.iter():
+        if _name(node) not in SHAPES:
+            raise ExportError(f"the drawing {label!r} holds <{_name(node)}>, which does not belong into a drawing")
+        for name, value in list(node.attrib.items()):
+            node.set(name, _own(name, value, label))
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def foreign(svg: str) -> str:
+    """A stranger's `svg` for use as an image file, without what runs or fetches. Raises ExportError for no drawing."""
+    root = _parsed(svg, "a drawing")
+    if _name(root) != "svg":
+        raise ExportError("a drawing that is no valid SVG")
+    for node in list(root.iter()):
+        for child in [child for child in node if _name(child) in RUNS]:
+            node.remove(child)
+    for node in root.iter():
+        if _name(node) == "style" and FETCHES.search(node.text or ""):
+            node.text = ""
+        for name, value in list(node.attrib.items()):
+            inside = value.startswith("#") or re.match(r"data:image/(png|jpeg|gif|webp);base64,", value)
+            if name in ("href", LINK) and not inside or name.lower().startswith("on"):
+                del node.attrib[name]
+            elif name not in ("href", LINK) and not name.startswith("{") and FETCHES.search(value):
+                del node.attrib[name]
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def size(svg: str) -> tuple[float, float]:
+    """(width, height) of a drawing in points."""
+    root = _parsed(svg, "a drawing")
+    box = [float(n) for n in re.findall(r"-?[\d.]+(?:e-?\d+)?", root.get("viewBox", ""))]
+    sizes = [_points(root.get("width", "")), _points(root.get("height", ""))]
+    if len(box) == 4:
+        if not sizes[0] and not sizes[1]:
+            sizes = [225.0, 225.0 * box[3] / (box[2] or 1)]  # the width that browsers give it
+        sizes = [sizes[0] or sizes[1] * box[2] / (box[3] or 1), sizes[1] or sizes[0] * box[3] / (box[2] or 1)]
+    return (sizes[0] or 225.0, sizes[1] or 112.5)
+
+
+def _points(length: str) -> float:
+    found = re.fullmatch(r"\s*([\d.]+)\s*(px|pt|in|cm|mm)?\s*", length)
+    return float(found[1]) * {"pt": 1, "in": 72, "cm": 28.35, "mm": 2.835}.get(found[2] or "", 0.75) if found else 0.0
+
+
+def _parsed(svg: str, what: str) -> ElementTree.Element:
+    if "<!ENTITY" in svg.upper():
+        raise ExportError(f"{what} declares entities, which a drawing has no need of")
+    try:
+        return ElementTree.fromstring(svg)
+    except ElementTree.ParseError as error:
+        raise ExportError(f"{what} is no valid SVG ({error})") from error
+
+
+def _name(node: ElementTree.Element) -> str:
+    return str(node.tag).removeprefix(f"{{{NAMESPACE}}}")
+
+
+def _own(name: str, value: str, label: str) -> str:
+    """An attribute's value with the ids in it made this drawing's own."""
+    if name == "id":
+        return f"{label}-{value}"
+    if name in ("href", LINK):
+        if value.startswith("#"):
+            return f"#{label}-{value[1:]}"
+        if re.match(r"data:image/(png|jpeg);base64,", value):
+            return value
+        raise ExportError(f"the drawing {label!r} refers to {value[:60]!r} outside of itself")
+    own = re.sub(r"url\(\s*(['\"]?)#([^'\")]+)\1\s*\)", rf"url(#{label}-\2)", value)
+    rest = own.replace(f"url(#{label}-", "")
+    if name.lower().startswith("on") or re.search(r"\\|//|javascript:|(?:url|src|image-set)\s*\(", rest, re.IGNORECASE):
+        raise ExportError(f"the drawing {label!r} has an attribute {name!r} that could run or fetch something")
+    return own

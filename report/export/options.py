@@ -1,0 +1,90 @@
+"""Quarto's cell options: comments `#| key: value` at the top of a code cell."""
+
+import dataclasses
+import difflib
+
+import yaml
+
+from .origin import Journal, Place
+from .parts import canonical
+
+KNOWN = ("label", "fig-cap", "fig-alt", "tbl-cap", "lst-cap", "lst-label", "echo", "output", "include", "warning")
+# Quarto knows them; they would change nothing here, or nothing that an author would miss.
+PASSED = set(
+    "eval error code-fold code-summary code-line-numbers code-overflow classes column fig-width fig-height fig-align "
+    "fig-pos fig-subcap fig-format fig-dpi fig-column fig-env fig-link tbl-subcap tbl-colwidths tbl-column layout "
+    "layout-ncol layout-nrow layout-align layout-valign fig-asp out-width out-height panel renderings tags id cache "
+    "slideshow message results title".split()
+)
+TAGS = {
+    "remove-input": {"echo": False}, "remove_input": {"echo": False}, "hide-input": {"echo": False},
+    "hide_input": {"echo": False}, "remove-output": {"output": False}, "remove_output": {"output": False},
+    "hide-output": {"output": False}, "remove-cell": {"include": False}, "remove_cell": {"include": False},
+    "hide-cell": {"include": False}, "listing": {"echo": True},
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a cell says of itself; `echo` is None where it says nothing: folded in HTML, left out of the PDF."""
+
+    label: str = ""
+    fig_cap: tuple[str, ...] = ()
+    fig_alt: tuple[str, ...] = ()
+    tbl_cap: tuple[str, ...] = ()
+    lst_cap: str = ""
+    lst_label: str = ""
+    echo: bool | None = None
+    output: bool | str = True
+    include: bool = True
+    warning: bool = True
+
+
+def parse(source: str, tags: set[str], place: Place, journal: Journal) -> tuple[Options, str]:
+    """(the options, the code without them)."""
+    lines = source.split("\n")
+    count = 0
+    while count < len(lines) and (lines[count].startswith("#|") or count and not lines[count].strip() and
+                                  any(line.startswith("#|") for line in lines[count:])):  # fmt: skip
+        count += 1
+    code = "\n".join(lines[count:]).strip("\n")
+    values: dict = {}
+    for tag in tags & TAGS.keys():
+        values |= TAGS[tag]
+    if count:
+        try:
+            given = yaml.safe_load("\n".join(line.removeprefix("#|").removeprefix(" ") for line in lines[:count])) or {}
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            journal.warn(place.at(mark.line + 1 if mark else 1), "its cell options are no YAML and have no effect; "
+                         "put a text with a colon into quotes")  # fmt: skip
+            given = {}
+        if not isinstance(given, dict):
+            journal.warn(place, f"its cell options are no pairs `#| key: value` but {given!r}")
+            given = {}
+        for key, value in given.items():
+            if key in KNOWN:
+                values[str(key).replace("-", "_")] = _typed(str(key), value, place, journal)
+            elif key not in PASSED:
+                close = difflib.get_close_matches(str(key), KNOWN, 1)
+                journal.warn(
+                    place, f"the cell option {key!r} is not known" + (f"; is {close[0]!r} meant?" if close else "")
+                )
+    return Options(**{key: value for key, value in values.items() if value is not None}), code
+
+
+def _typed(key: str, value: object, place: Place, journal: Journal) -> object:
+    if key in ("fig-cap", "fig-alt", "tbl-cap"):
+        return tuple("" if text is None else str(text) for text in (value if isinstance(value, list) else [value]))
+    if key in ("label", "lst-label"):
+        return canonical(str(value or ""))
+    if key == "lst-cap":
+        return str(value or "")
+    if key == "output" and value == "asis":
+        return "asis"
+    if key == "echo" and value == "fenced":
+        return True
+    if not isinstance(value, bool):
+        journal.warn(place, f"the cell option {key!r} is {value!r}; allowed are true and false")
+        return None
+    return value

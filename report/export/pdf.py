@@ -1,0 +1,226 @@
+"""A document -> a tagged PDF, typeset by Typst, and pictures of its first page and of one figure."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from . import fonts, tables
+from .assemble import REFERENCES, Document
+from .metadata import Metadata
+from .origin import ExportError
+from .pandoc import Node, plain, raw_inline
+from .parts import Block, Cell
+from .pictures import LINE, Picture
+from .render import Renderer, plain_text
+
+TEMPLATE = Path(__file__).parent / "templates" / "report.typ"
+SHORT = 20  # signs of a cell that stay on one line
+SIDES = {"l": "left", "c": "center", "r": "right"}
+FULL_LINE = 90  # characters of the widest cells of all columns, beyond which a table is wider than a page
+SIGN = 0.52  # of the size of a letter is its width, on average
+LONG = 25  # rows that may not fit a page
+SIZE = 8.8  # points of a table's type
+SMALLEST = 4.5  # points of type that can be read
+SPLIT = 7.0  # points of type of a table that is set in parts
+
+
+def quote(text: str) -> str:
+    """`text` as a Typst string, in which nothing has a meaning but the backslash and the quote."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class Pdf(Renderer):
+    target = "typst"
+
+    def __init__(self, document: Document) -> None:
+        super().__init__(document)
+        self.files: dict[str, bytes] = {}
+
+    def source(self, metadata: Metadata) -> str:
+        names = ", ".join(quote(person.name) for person in metadata.authors)  # PDF metadata take text, not markup
+        day = metadata.date
+        return self.write(metadata, [
+            "--standalone", f"--template={TEMPLATE}", "--citeproc", f"--bibliography={REFERENCES}",
+            "--syntax-highlighting=none", f"--variable=author-strings:({names},)",
+            f"--variable=title-string:{quote(metadata.title)}",
+            f"--variable=typst-date:datetime(year: {day.year}, month: {day.month}, day: {day.day})"])  # fmt: skip
+
+    def compiled(self, source: str, system_fonts: bool) -> tuple[bytes, bytes]:
+        """(the PDF, its first page as PNG). Raises ExportError if Typst refuses the document."""
+        import typst
+
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in self.files.items():
+                Path(folder, name).write_bytes(data)
+            main = Path(folder, "report.typ")
+            main.write_text(source, encoding="utf-8")
+            try:
+                compiler = typst.Compiler(str(main), root=folder, font_paths=fonts.for_typst(system_fonts))  # type: ignore[arg-type]
+                document = compiler.compile(format="pdf", timestamp=0)
+                pages = compiler.compile(format="png", ppi=110)
+            except typst.TypstError as error:
+                raise ExportError(f"Typst refuses the document: {error}") from error
+        return document, pages[0] if isinstance(pages, list) else pages  # type: ignore[return-value]
+
+    def figure(self, block: Block) -> list[Node]:
+        name = self._file(block.content["svg"].encode(), "svg")
+        return self._figure(block, f"image({quote(name)}, alt: {quote(block.content['alt'])})")
+
+    def pictures(self, block: Block) -> list[Node]:
+        images = [self._image(picture) for picture in block.content["pictures"]]
+        shown = images[0] if len(images) == 1 else f"stack(spacing: 8pt, {', '.join(images)})"
+        if not block.label:
+            return [self.raw(f"#align(center, block(breakable: false, {shown}))")]
+        return self._figure(block, shown)
+
+    def image(self, block: Block) -> list[Node]:
+        return [self.raw(f"#box({self._image(block.content['picture'])})")]
+
+    def equation(self, block: Block) -> list[Node]:
+        number = block.number.split()[-1]
+        tex = block.content["tex"]
+        if tex in self.failed:
+            return [plain([{"t": "Code", "c": [["", [], []], tex]}, raw_inline(self.target, f" #[] <{block.label}>")])]
+        formula = {"t": "Math", "c": [{"t": "DisplayMath"}, tex]}
+        opened = raw_inline(self.target, f'#[#set math.equation(numbering: _ => "({number})")\n')
+        return [plain([opened, formula, raw_inline(self.target, f" <{block.label}>]")])]
+
+    def table(self, block: Block) -> list[Node]:
+        content = block.content
+        if not content.get("foreign"):
+            return self._tabular(
+                block, [self.raw(("" if block.label else "#") + self._table(content, 0.0))], len(content["rows"])
+            )
+        widths = _widths(content)
+        signs = sum(widths)
+        size = LINE / signs if signs else SIZE
+        parts = tables.split(content, widths, LINE / SPLIT) if size < SMALLEST else []
+        if parts:
+            shown = ", ".join(self._table(part, SPLIT) for part in parts)
+            inner = f"stack(spacing: 8pt, {shown})"
+        else:
+            inner = self._table(content, 0.0 if size >= SIZE else max(size, SMALLEST))
+        if len(content["rows"]) <= LONG and not block.label:
+            inner = f"block(breakable: false, {inner})"
+        return self._tabular(
+            block, [self.raw(inner if block.label else f"#align(center, {inner})")], len(content["rows"])
+        )
+
+    def _table(self, content: dict, size: float) -> str:
+        """The table in Typst, in a smaller type where `size` is one."""
+        rows, align, foreign = content["rows"], content["align"], "foreign" in content or bool(size)
+        # Where columns fight for the line, a unit goes below its name, not the words of a cell into the next column.
+        cells = [(cell, at) for row in [*content["head"], *rows] for cell, at in _columns(row)]
+        longest = [max([len(cell.text) for cell, at in cells if at == n] or [0]) for n in range(len(align))]
+        full = not foreign and sum(longest) > FULL_LINE
+        head = ", ".join(self._cell(c, full, foreign) for row in tables.sided(content["head"], align) for c, _ in row)
+        body = ", ".join(self._cell(c, False, foreign) for row in rows for c in row)
+        sides = ", ".join(SIDES[side] for side in align) or "left"
+        lines = f", stroke: rules({len(content['head'])})" if len(content["head"]) != 1 else ""
+        header = f"table.header({head}), " if head else ""
+        columns = max(len(align), content.get("width", 0), 1)
+        table = f"table(columns: {columns}, align: ({sides},){lines}, {header}{body})"
+        if not size:
+            return table
+        inset = max(1.5, size * 0.5)
+        looks = f"#show table: set text({size:.1f}pt)\n#set table(inset: (x: {inset:.1f}pt, y: {inset * 0.6:.1f}pt))"
+        return f"[{looks}\n#{table}]"
+
+    def grid(self, block: Block) -> list[Node]:
+        inner = self.placed([block.content["table"]])
+        rows = sum(len(body[3]) for body in block.content["table"]["c"][4])
+        if not block.label:
+            return inner
+        return self._tabular(block, [self.raw("["), *inner, self.raw("]")], rows)
+
+    def listing(self, block: Block) -> list[Node]:
+        code = f'raw({quote(block.content["code"])}, block: true, lang: "python")'
+        return self._captioned(block, [self.raw(code)], "raw", block.content["code"].count("\n") >= 40)
+
+    def code(self, block: Block) -> list[Node]:
+        if not block.content["shown"]:
+            return []
+        python = ', lang: "python"' if block.content["language"].startswith(("py", "ipython")) else ""
+        return [self.raw(f"#raw({quote(block.content['code'].strip(chr(10)))}, block: true{python})")]
+
+    def output(self, block: Block) -> list[Node]:
+        # A run of signs longer than a line may break anywhere, or it would leave the page.
+        text = re.sub(r"\S{81,}", lambda match: "\u200b".join(match[0]), plain_text(block.content["lines"]))
+        return [self.raw(f"#output({quote(text)})")]
+
+    def _figure(self, block: Block, picture: str) -> list[Node]:
+        # What an author plots stays in its place; the house's own figures float within their section.
+        placement = "" if block.kind == "figure" else ", placement: none"
+        return self._captioned(block, [self.raw(picture)], f"image{placement}", False)
+
+    def _tabular(self, block: Block, inner: list[Node], rows: int) -> list[Node]:
+        if not block.label:
+            return inner
+        return self._captioned(block, inner, "table", rows > LONG)
+
+    def _captioned(self, block: Block, inner: list[Node], kind: str, long: bool) -> list[Node]:
+        # A short one moves to the next page whole; only one that may not fit a page is broken.
+        opened = "#[#show figure: set block(breakable: true)\n#figure(" if long else "#figure("
+        closed = f"], kind: {kind}, supplement: none, numbering: none) <{block.label}>" + ("]" if long else "")
+        return [self.raw(opened), *inner, self.raw(", caption: ["), plain(self.caption(block)), self.raw(closed)]
+
+    def _image(self, picture: Picture) -> str:
+        name = self._file(picture.data, picture.ending)
+        return f"image({quote(name)}, width: {picture.printed:.1f}pt, alt: {quote(picture.alt)})"
+
+    def _file(self, data: bytes, ending: str) -> str:
+        name = f"picture{len(self.files)}.{ending}"
+        self.files[name] = data
+        return name
+
+    @classmethod
+    def _cell(cls, cell: Cell, broken: bool, foreign: bool) -> str:
+        text = cell.text
+        words = quote(text)
+        if broken:
+            words = words.replace(", ", ',"+linebreak()+"')
+        elif not cell.head or foreign:
+            # A few words stay on one line: no break at their spaces, nor (word joiner) at their hyphens.
+            words = quote(
+                text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "-\u2060") if len(text) <= SHORT else text
+            )
+        shown = f"[#({words})]" if not (foreign and cell.head) else f"[#strong({words})]"
+        ink = cell.ink or ("#000000" if cell.fill else "")
+        if ink:
+            shown = f"text(fill: rgb({quote(ink)}), {shown})"
+        spans = [f"{name}: {n}" for name, n in (("colspan", cell.cols), ("rowspan", cell.rows)) if n > 1]
+        spans += [f"fill: rgb({quote(cell.fill)})"] if cell.fill else []
+        spans += ["align: center"] if cell.cols > 1 else []
+        return f"table.cell({', '.join(spans)}, {shown})" if spans else shown
+
+
+def _widths(content: dict) -> list[float]:
+    """About how wide each column is, in the size of a letter."""
+    widths = [0.0] * max(len(content["align"]), 1)
+    for row in [*content["head"], *content["rows"]]:
+        for cell, at in _columns(row):
+            if cell.cols == 1 and at < len(widths):
+                # Few words stay on one line; of many, the longest must fit, and they share what is left.
+                words = cell.text.split() or [""]
+                need = len(cell.text) if len(cell.text) <= SHORT else max(max(map(len, words)), min(len(cell.text), 28))
+                widths[at] = max(widths[at], need * SIGN + 1)
+    return widths
+
+
+def _columns(row: list[Cell]) -> list[tuple[Cell, int]]:
+    at, placed = 0, []
+    for cell in row:
+        placed.append((cell, at))
+        at += cell.cols
+    return placed
+
+
+def drawn(svg: str) -> bytes:
+    """A drawing alone, as PNG, for a README."""
+    import typst
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "figure.svg").write_text(svg, encoding="utf-8")
+        source = Path(folder, "figure.typ")
+        source.write_text('#set page(width: auto, height: auto, margin: 8pt, fill: white)\n#image("figure.svg")\n')
+        return typst.compile(str(source), root=folder, format="png", ppi=130, font_paths=fonts.for_typst(False))  # type: ignore

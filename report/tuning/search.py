@@ -1,0 +1,125 @@
+"""The search behind the preset `tuned`: every trial trained like any run, judged on validation images alone.
+
+    python -m tuning.search --approach linear_probe --profile cifar10 --data ...      (with report/ on PYTHONPATH)
+
+Trials are kept in report/tuning/<approach>.yaml; a search that was stopped goes on where it was.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from report_lib import data, models, training
+from report_lib.config import APPROACHES, PRESETS, Config, decides, parameters, preset, resolve
+from report_lib.config.plan import given
+from report_lib.files import InputError, each, read_yaml, write_whole
+from report_lib.training import loop
+
+FOLDER = Path(__file__).parent
+
+# What is tried, by what an approach trains: all combinations. Whatever else `tuned` sets stays as it is.
+GRID: dict[str, list[dict[str, list]]] = {
+    "head": [
+        {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "weight_decay": [0.01, 0.1, 1.0, 10.0]},
+    ],
+    "all": [
+        {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "trunk_rate": [1.0], "weight_decay": [0.05]},
+        {"learning_rate": [0.001], "trunk_rate": [0.3], "weight_decay": [0.05]},
+    ],
+}  # fmt: skip
+
+
+def trials(trains: str) -> Iterator[dict]:
+    """The settings to try, in order."""
+    for grid in GRID[trains]:
+        for values in itertools.product(*grid.values()):
+            yield dict(zip(grid, values, strict=True))
+
+
+def search(approach: str, shared: dict, device: str = "auto", cache: str = "", folder: Path = FOLDER) -> Path:
+    """Trains each trial of `approach` once with the fields in `shared`; returns the file of the trials.
+
+    Raises InputError if the file holds a search that was made otherwise.
+    """
+    path = folder / f"{approach}.yaml"
+    trains = APPROACHES[approach].trains
+    first = preset(approach, "tuned", **shared)
+    images = data.load(first, cache=cache)
+    weights = models.load_weights(first.weights, first.network)
+    tried = set().union(*GRID[trains])
+    conditions = {name: value for name, value in shared.items() if name not in ("data", "weights")}
+    conditions |= {"data": images.fingerprint, "weights": weights.sha256, "code": training.code_hash()}
+    conditions["validation_images"] = len(data.split(images.train_labels, first)[1])
+    conditions["fixed"] = {name: decides(first)[name] for name in PRESETS["tuned"][trains] if name not in tried}
+    done = read(path, conditions)
+    for trial in each(list(trials(trains)), "trials", "trial"):
+        if any(all(row.get(name) == value for name, value in trial.items()) for row in done):
+            continue
+        config: Config = preset(approach, "tuned", **(shared | trial))
+        data.check(images, config)
+        clock = time.perf_counter()
+        outcome = judge(config, images, weights, training.place(device, config.precision, cache))
+        done.append(trial | outcome | {"seconds": round(time.perf_counter() - clock, 1)})
+        write(path, conditions, done)
+    return path
+
+
+def judge(config: Config, images: data.Images, weights: models.Weights, place: training.Place) -> dict:
+    """What validation says of one trial; nothing is tested."""
+    net = models.build(config, images.classes, weights)
+    models.train_only(net, config)
+    try:
+        *_, history = loop.train(loop.begin(net, images, config, place), config, place)
+    except training.Diverged:
+        return {"validation_accuracy": 0.0, "validation_loss": None}
+    best = history.epochs[history.selected - 1]
+    return {name: best[name] for name in ("validation_accuracy", "validation_loss")}
+
+
+def winner(rows: list[dict], trains: str) -> dict:
+    """The settings of the trial with the best validation accuracy."""
+    best = max(rows, key=lambda row: row["validation_accuracy"])
+    return {name: value for name, value in best.items() if name in set().union(*GRID[trains])}
+
+
+def read(path: Path, conditions: dict | None = None) -> list[dict]:
+    """The trials in `path`, none if there is no such file. Raises InputError if `conditions` were others."""
+    if not path.is_file():
+        return []
+    content = read_yaml(path)
+    if conditions is not None and content["conditions"] != conditions:  # type: ignore[index, call-overload]
+        raise InputError(f"{path} holds a search under other conditions; move it away")
+    return content["trials"]  # type: ignore[index, call-overload]
+
+
+def write(path: Path, conditions: dict, rows: list[dict]) -> None:
+    """Replaces `path` by the conditions, the trials and their winner."""
+    content = {"conditions": conditions, "trials": rows, "winner": winner(rows, APPROACHES[path.stem].trains)}
+    write_whole(path, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=200))
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="tuning.search", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    options.add_argument("--approach", required=True, choices=APPROACHES)
+    for name in parameters.PARAMETERS:
+        options.add_argument(f"--{name.replace('_', '-')}")
+    chosen = vars(options.parse_args())
+    approach = chosen.pop("approach")
+    try:
+        typed = parameters.typed({name: text for name, text in chosen.items() if text is not None}, at_shell=True)
+        settings = resolve(typed.pop("profile", "demo"), typed)
+        shared = given(settings, approach) | {"seed": settings["seeds"][0]}
+        print(search(approach, shared, settings["device"]))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""What a run and a study depend on: Config and the study's parameters, each declared once, and the registries."""
+
+from report_lib.config.fields import DEFECTS, FIELDS, Config
+from report_lib.config.parameters import PARAMETERS, resolve
+from report_lib.config.plan import Planned, plan
+from report_lib.config.presets import decides, has_preset, preset, probe_of
+from report_lib.config.registries import APPROACHES, NETWORKS, PRESETS
+from report_lib.config.seeds import derive_seed
+
+__all__ = [
+    "APPROACHES", "DEFECTS", "FIELDS", "NETWORKS", "PARAMETERS", "PRESETS", "Config", "Planned", "decides",
+    "derive_seed", "has_preset", "plan", "preset", "probe_of", "resolve",
+]  # fmt: skip

@@ -1,0 +1,76 @@
+"""Which runs a study is made of: its presets, the published defects one at a time, and budgets of labels."""
+
+import dataclasses
+
+from report_lib.config.fields import DEFECTS, NEED_DROPOUT, Config
+from report_lib.config.parameters import OF_RUNS
+from report_lib.config.presets import has_preset, preset
+from report_lib.config.registries import APPROACHES, NETWORKS, PRESETS
+from report_lib.files import InputError
+
+SMALLEST_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """The configs, one per seed, of what an approach shows: a preset, a published defect alone, or a label budget."""
+
+    approach: str
+    kind: str  # "preset", "defect" or "budget"
+    value: str | int  # the preset's name, the defect's field, the labelled images per class
+    configs: tuple[Config, ...]
+
+
+def plan(settings: dict) -> tuple[Planned, ...]:
+    """All runs of a study with these `settings` (see `parameters.resolve`). Raises InputError for what makes none."""
+    planned = []
+    for approach in APPROACHES:
+        if not has_preset(approach, settings["present"]):
+            raise InputError(f"present is {settings['present']!r}, a preset that {approach} does not have")
+        for name in settings["presets"]:
+            if has_preset(approach, name):
+                planned.append(_planned(settings, approach, "preset", name, name))
+        if approach in settings["defects"]:
+            for name, fields in _defects(settings, approach).items():
+                planned.append(_planned(settings, approach, "defect", name, "corrected", **fields))
+        for labels in sorted(settings["budgets"]):
+            batch = settings["batch_size"] or Config.batch_size
+            fewer = {"per_class": labels, "batch_size": min(batch, max(SMALLEST_BATCH, labels))}
+            planned.append(_planned(settings, approach, "budget", labels, best(settings, approach), **fewer))
+    return tuple(planned)
+
+
+def best(settings: dict, approach: str) -> str:
+    """The best preset of an approach that the study has: tuned, or else the one that is presented."""
+    tuned = "tuned" in settings["presets"] and has_preset(approach, "tuned")
+    return "tuned" if tuned else settings["present"]
+
+
+def given(settings: dict, approach: str) -> dict:
+    """The fields that the study gives all configs of an approach."""
+    trains = APPROACHES[approach].trains
+    fields = {name: settings[name] for name in OF_RUNS if settings[name] not in (None, "auto")}
+    return {
+        n: value
+        for n, value in fields.items()
+        if not OF_RUNS[n].metadata["only"] or trains in OF_RUNS[n].metadata["only"]
+    }
+
+
+def _planned(settings: dict, approach: str, kind: str, value: str | int, name: str, **more: object) -> Planned:
+    fields = given(settings, approach) | more
+    configs = tuple(preset(approach, name, **(fields | {"seed": seed})) for seed in settings["seeds"])
+    return Planned(approach, kind, value, configs)
+
+
+def _defects(settings: dict, approach: str) -> dict[str, dict]:
+    """Each defect of the approach's published listing -> the fields that switch it on in `corrected`."""
+    published = PRESETS["published"].get(APPROACHES[approach].trains, {})
+    network = NETWORKS[settings["network"] or Config.network]
+    found = {}
+    for name in DEFECTS:
+        if name in published and (network.dropout or name not in NEED_DROPOUT):
+            # Nothing can be selected on validation where nothing is held out, so this defect brings that one along.
+            along = {"select_on_test": True} if name == "train_on_all" else {}
+            found[name] = along | {name: published[name]}
+    return found

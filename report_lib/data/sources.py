@@ -1,0 +1,115 @@
+"""Sources of images -> uint8 tensors: scikit-learn's digits, CIFAR-10, any tree or archive of class folders."""
+
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from report_lib.config import Config
+from report_lib.data import archives, decoded, folders, pictures, trees
+from report_lib.data.tensors import Images
+from report_lib.files import CACHE, InputError, check_plain, check_writable, folder, locate
+
+# What decides how files become pixels, as it was imported.
+CODE = "".join(inspect.getsource(module) for module in (archives, folders, pictures, trees))
+
+
+def load(source: Config | str, image_size: int | None = None, cache: str = "") -> Images:
+    """The images of a config's source, or of a named one: "digits", "cifar10", or the path of a tree or archive. They
+    are decoded on the first call and memory-mapped from the folder `cache` afterwards (default: $REPORT_CACHE, or
+    .cache in the project).
+
+    Images that all share one size not above `image_size` keep it; otherwise each becomes a square of `image_size`
+    (bilinear with antialiasing, torchvision's `Resize((s, s))`). Raises InputError if there is no such source, if it
+    cannot be downloaded, read or decoded, or if the cache cannot be written.
+    """
+    asked, size, where = _asked(source, image_size, cache)
+    key = _key(asked)
+    images = _digits() if asked == "digits" else _stored(asked, size, where, key)
+    decoded.remember(where, f"{key}-{size}", images.fingerprint)
+    return images
+
+
+def fingerprint(source: Config | str, image_size: int | None = None, cache: str = "") -> str:
+    """`load(...).fingerprint`, without touching a picture if these files were loaded before."""
+    name, size, where = _asked(source, image_size, cache)
+    return decoded.recall(where, f"{_key(name)}-{size}") or load(source, image_size, cache).fingerprint
+
+
+def _asked(source: Config | str, image_size: int | None, cache: str) -> tuple[str, int, Path]:
+    if isinstance(source, Config):
+        return _asked(source.data, image_size or source.image_size, cache)
+    assert image_size is not None, "a source needs an image_size"
+    if source != "digits":
+        check_plain("data", source)
+    return source, image_size, folder(cache, *CACHE)
+
+
+def _key(source: str) -> str:
+    """Names the decoder and what is on disk, by the files' names, sizes and times."""
+    sha = hashlib.sha256(repr((CODE, PIL.__version__, pictures.FORMATS, trees.skipping())).encode())
+    if source == "digits":
+        sha.update(importlib.metadata.version("scikit-learn").encode())
+    elif source != "cifar10":
+        for file, state in archives.walk(locate(source)):
+            line = f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
+            sha.update(line.encode("utf-8", "surrogateescape"))
+    return f"{source if source in ('digits', 'cifar10') else 'files'}-{sha.hexdigest()[:24]}"
+
+
+def _digits() -> Images:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8; every fifth image of each class tests."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    pixels = np.repeat(grey[..., None], 3, axis=3)
+    labels = digits.target.astype(np.int64)
+    rank = np.zeros(len(labels), int)
+    for label in range(10):
+        rank[labels == label] = np.arange((labels == label).sum())
+    parts = {"train": rank % 5 != 4, "test": rank % 5 == 4}
+    # As words: "gains most on seven" can be read, "gains most on 7 (+9.1 points)" cannot.
+    classes = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    split = ({part: array[rows] for part, rows in parts.items()} for array in (pixels, labels))
+    return decoded.assemble("handwritten digits (scikit-learn)", classes, *split)
+
+
+def _stored(source: str, image_size: int, cache: Path, key: str) -> Images:
+    """The images of a source that is decoded into the cache, or lies there."""
+    check_writable(cache, "cache")
+    name = "CIFAR-10" if source == "cifar10" else locate(source).name.split(".")[0]
+    native = cache / f"decoded-{key}-native"
+    ready = native
+    for make in (None, _cifar10 if source == "cifar10" else functools.partial(trees.decode, locate(source))):
+        ready = make(image_size, native) if make else native
+        for entry in (ready, native.with_name(f"decoded-{key}-{image_size}")):
+            images = decoded.cached(entry, name)
+            if images and (entry != native or source == "cifar10" or max(images.train.shape[1:3]) <= image_size):
+                return images
+    raise InputError(f"cache is {str(cache)!r}, where {ready.name} does not stay as it was written; check that disk")
+
+
+def _cifar10(_: int, final: Path) -> Path:
+    """CIFAR-10 as torchvision serves it; its archive and each file in it are checked against their md5."""
+    from torchvision.datasets import CIFAR10
+
+    where = final.parent / "torchvision"
+    try:
+        sets = {part: CIFAR10(str(where), train=part == "train", download=True) for part in ("train", "test")}
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"data is 'cifar10', which could not be downloaded into {where} ({error}); connect once, or copy "
+            f"{CIFAR10.filename} there, or give DATA=digits or DATA=<folder or archive>"
+        ) from error
+    pixels = {part: images.data for part, images in sets.items()}
+    with decoded.Entry(final, {p: len(rows) for p, rows in pixels.items()}, pixels["train"].shape[1:3]) as entry:
+        for part, rows in pixels.items():
+            entry.pixels[part][:] = rows
+        labels = {part: np.asarray(images.targets, np.int64) for part, images in sets.items()}
+        entry.finish(list(sets["train"].classes), labels)
+    return final

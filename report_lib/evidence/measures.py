@@ -1,0 +1,338 @@
+"""Runs -> the numbers that tables, plots, words and results.json show; what is costly is computed once.
+
+A study's approaches are each compared with its first one, by seed and test image. Accuracies are fractions, times
+seconds, losses nats per sample.
+"""
+
+import dataclasses
+import functools
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from report_lib.config import APPROACHES, DEFECTS
+from report_lib.evidence import stats
+from report_lib.evidence.stats import Difference, Estimate
+from report_lib.files import InputError
+from report_lib.runs import Run, Runs, Study
+
+
+def once(compute: Callable) -> Callable:
+    """Computes each value a single time; lists of runs, as a notebook makes them, do as well as tuples."""
+    cached = functools.cache(compute)
+
+    @functools.wraps(compute)
+    def look_up(*given: Any) -> Any:
+        return cached(*(tuple(value) if isinstance(value, list) else value for value in given))
+
+    return look_up
+
+
+# --- one approach ----------------------------------------------------------------------------------------------
+
+
+@once
+def right(runs: Runs) -> np.ndarray:
+    """Right or wrong, bool (seeds, N), of each test image."""
+    return np.array([run.predictions["test_logits"].argmax(1) == run.predictions["test_labels"] for run in runs])
+
+
+@once
+def losses(runs: Runs) -> np.ndarray:
+    """Loss of each test image, float64 (seeds, N)."""
+    return np.array([stats.cross_entropy(r.predictions["test_logits"], r.predictions["test_labels"]) for r in runs])
+
+
+@once
+def accuracy(runs: Runs) -> Estimate:
+    """Test accuracy of all seeds, with its interval."""
+    return stats.accuracy(right(runs))
+
+
+def mean_of(runs: Runs, name: str) -> float:
+    """Mean over seeds of a number of run.json."""
+    return float(np.mean([run.info[name] for run in runs]))
+
+
+def probabilities(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """(softmax, float64 (N, classes); labels (N,)) of its test images."""
+    return softmax(run.predictions["test_logits"].astype(float), axis=1), run.predictions["test_labels"]
+
+
+@once
+def confusion(runs: Runs) -> np.ndarray:
+    """Counts (classes, classes), row true, column predicted, of the test images of all seeds together."""
+    pairs = ((run.predictions["test_labels"], run.predictions["test_logits"].argmax(1)) for run in runs)
+    return np.sum([stats.confusion(*pair, len(runs[0].classes)) for pair in pairs], axis=0)
+
+
+@once
+def standard_errors(runs: Runs) -> tuple[float, float]:
+    """Standard errors of one run's accuracy and loss at the selected epoch, caused by the finite number of images that
+    selected it."""
+    errors = []
+    for arrays in (run.predictions for run in runs):
+        part = "validation" if len(arrays["validation_labels"]) else "test"
+        logits, labels = arrays[f"{part}_logits"], arrays[f"{part}_labels"]
+        hits, loss = logits.argmax(1) == labels, stats.cross_entropy(logits, labels)
+        errors.append([values.std() / len(labels) ** 0.5 for values in (hits, loss)])
+    of_accuracy, of_loss = np.mean(errors, axis=0)
+    return float(of_accuracy), float(of_loss)
+
+
+def test_interval(run: Run) -> tuple[float, float]:
+    """Wilson's interval of one run's test accuracy."""
+    images = run.info["data"]["test"]
+    return stats.wilson(round(run.info["test_accuracy"] * images), images)
+
+
+def selection_gap(run: Run) -> Difference | None:
+    """Test minus validation accuracy of a run's selected epoch; None if the test images selected it."""
+    if run.info["selected_on"] != "validation":
+        return None
+    images = (run.info["data"]["validation"], run.info["data"]["test"])
+    values = (run.info["validation_accuracy"], run.info["test_accuracy"])
+    interval = stats.newcombe((round(values[0] * images[0]), round(values[1] * images[1])), images)
+    return Difference(values[1] - values[0], *interval, "Newcombe, two samples")
+
+
+@once
+def mistakes(run: Run, count: int = 8) -> np.ndarray:
+    """Indices of the wrongly predicted test images, those with the largest softmax probability first."""
+    probability, labels = probabilities(run)
+    wrong = np.flatnonzero(probability.argmax(1) != labels)
+    return wrong[np.argsort(-probability.max(1)[wrong], kind="stable")][:count]
+
+
+def first_layer_change(run: Run) -> float | None:
+    """Length of what training added to the first layer's weights over their length before; None where it was frozen."""
+    arrays = run.predictions
+    if "first_layer_after" not in arrays:
+        return None
+    before = arrays["first_layer_before"].astype(float)
+    # Not np.linalg.norm, whose last digit depends on the number of threads.
+    return float((np.square(arrays["first_layer_after"] - before).sum() / np.square(before).sum()) ** 0.5)
+
+
+def operations(run: Run, cached: bool = True) -> float:
+    """Floating-point operations per training image of a whole run; `cached`: where the run kept its frozen features, as
+    it did, with one forward pass through the frozen part, otherwise with one in every epoch."""
+    info, epochs = run.info, run.info["config"]["epochs"]
+    if cached and info["features_seconds"]:
+        return info["forward_flops"] + epochs * info["backward_flops"]
+    return epochs * (info["forward_flops"] + info["backward_flops"])
+
+
+# --- calibration -----------------------------------------------------------------------------------------------
+
+
+@once
+def temperature(run: Run) -> float:
+    """Fitted on the validation images, of which a run that the test images selected has none."""
+    return stats.temperature(run.predictions["validation_logits"], run.predictions["validation_labels"])
+
+
+@once
+def reliability(runs: Runs, scaled: bool) -> stats.Reliability:
+    """Reliability on the test images of all seeds together; `scaled` by each one's temperature."""
+    logits = [run.predictions["test_logits"] / (temperature(run) if scaled else 1.0) for run in runs]
+    return stats.reliability(np.concatenate(logits), np.concatenate([run.predictions["test_labels"] for run in runs]))
+
+
+@once
+def calibration(runs: Runs) -> dict | None:
+    """Calibration on the test images, as trained and temperature-scaled, means over seeds; `overconfidence` is mean
+    confidence minus accuracy, over all seeds and images together. None where the test images selected the epoch."""
+    if any(run.info["selected_on"] == "test" for run in runs):
+        return None
+    rows = []
+    for run in runs:
+        t, logits, labels = temperature(run), run.predictions["test_logits"], run.predictions["test_labels"]
+        pair = (logits, logits / t)
+        rows.append((t, *(stats.reliability(values, labels).error for values in pair),
+                     *(stats.cross_entropy(values, labels).mean() for values in pair)))  # fmt: skip
+    names = ("temperature", "ece", "ece_scaled", "test_loss", "test_loss_scaled")
+    confidence = np.array([probabilities(run)[0].max(1) for run in runs])
+    return {
+        **dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True)),
+        "temperatures": [row[0] for row in rows],
+        "overconfidence": stats.paired_difference(right(runs).astype(float), confidence),
+    }
+
+
+# --- approaches compared ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Runs b against runs a of the same seeds, paired on the same test images; differences are b minus a."""
+
+    a: Runs
+    b: Runs
+
+    @functools.cached_property
+    def accuracy(self) -> Difference:
+        return stats.paired_difference(right(self.a), right(self.b))
+
+    @functools.cached_property
+    def loss(self) -> Difference:
+        return stats.paired_difference(losses(self.a), losses(self.b))
+
+    @functools.cached_property
+    def classes(self) -> list[Difference]:
+        """Difference in accuracy on the test images of each class."""
+        labels = self.a[0].predictions["test_labels"]
+        return stats.paired_by_class(right(self.a), right(self.b), labels, len(self.a[0].classes))
+
+    @functools.cached_property
+    def counts(self) -> list[dict]:
+        """For each seed, the test images that both, only one, or neither gets right; and McNemar's p."""
+        rows = []
+        for run, a, b in zip(self.a, right(self.a), right(self.b), strict=True):
+            only_a, only_b, p = stats.mcnemar(a, b)
+            both, neither = int((a & b).sum()), int((~a & ~b).sum())
+            rows.append(
+                {"seed": run.seed, "both": both, "only_a": only_a, "only_b": only_b, "neither": neither, "p": p}
+            )
+        return rows
+
+    @property
+    def same_images_right(self) -> bool:
+        return bool((right(self.a) == right(self.b)).all())
+
+    @property
+    def wins(self) -> float:
+        """Share of all pairs of a run of b and a run of a in which b has the higher test accuracy; ties count half."""
+        return stats.chance_to_win(right(self.a).mean(1), right(self.b).mean(1))
+
+    @property
+    def times(self) -> tuple[float, float, float] | None:
+        """(ratio of the mean training times, the least and the greatest of a seed); None across devices."""
+        if len({device_of((run,)) for run in (*self.a, *self.b)}) > 1:
+            return None
+        ratios = [b.info["train_seconds"] / a.info["train_seconds"] for a, b in zip(self.a, self.b, strict=True)]
+        return mean_of(self.b, "train_seconds") / mean_of(self.a, "train_seconds"), min(ratios), max(ratios)
+
+
+@once
+def compare(a: Runs, b: Runs) -> Comparison:
+    """`b` against `a`, by the seeds that both have."""
+    shared = {run.seed for run in a} & {run.seed for run in b}
+    return Comparison(*(tuple(run for run in runs if run.seed in shared) for runs in (a, b)))
+
+
+def comparisons(runs: Mapping[str, Runs]) -> list[Comparison]:
+    """Each approach with the first of `runs` (approach -> runs)."""
+    every = list(runs.values())
+    return [compare(every[0], other) for other in every[1:]]
+
+
+def pair_name(comparison: Comparison) -> str:
+    """How results.json names the pair: the approach, " minus ", and the first one."""
+    return f"{comparison.b[0].approach} minus {comparison.a[0].approach}"
+
+
+def defect_effects(study: Study) -> list[dict]:
+    """What each defect, switched on alone, does to the accuracy that `corrected` would report; and what all of them do
+    together, which is the preset `published`."""
+    effects = []
+    for approach in study.approaches:
+        alone, corrected = dict(study.defects(approach)), study.runs(approach, "corrected")
+        if not corrected:  # nothing to compare with
+            continue
+        if alone and study.runs(approach, "published"):
+            alone["all"] = study.runs(approach, "published")
+        for name, runs in alone.items():
+            # Where nothing is held out the test images select, so that alone is what it is compared with.
+            against = "select_on_test" if name == "train_on_all" and "select_on_test" in alone else "corrected"
+            comparison = compare(alone.get(against, corrected), runs)
+            effect = comparison.accuracy
+            if name == "select_on_test" and (right(comparison.b).mean(1) >= right(comparison.a).mean(1)).all():
+                # Of the same epochs, the one with the best test accuracy is reported: that cannot lower it.
+                effect = dataclasses.replace(effect, low=max(0.0, effect.low))
+            label = "all of them together: published" if name == "all" else DEFECTS[name]
+            effects.append({"approach": approach, "defect": name, "label": label, "against": against, "runs": runs,
+                            "effect": effect, "same_images_right": comparison.same_images_right})  # fmt: skip
+    return effects
+
+
+def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:
+    """(labelled images per class, validation included; approach -> its best preset's runs), ascending, all images last;
+    empty where the study has no budgets. One that no class can fill is the same as all images."""
+
+    def labelled(runs: Runs) -> int:
+        return runs[0].info["data"]["train"] + runs[0].info["data"]["validation"]
+
+    points: dict[int, dict[str, Runs]] = {}
+    everything = max(map(labelled, study.best.values()))
+    for approach in study.approaches:
+        for runs in study.budgets(approach).values():
+            if labelled(runs) < everything:
+                points.setdefault(labelled(runs), {})[approach] = runs
+    if not points:
+        return []
+    classes = len(study.first.classes)
+    return [(count / classes, points[count]) for count in sorted(points)] + [(everything / classes, study.best)]
+
+
+# --- the homework report ---------------------------------------------------------------------------------------
+
+
+def published_interval(published: dict, approach: str) -> tuple[float, float]:
+    """The binomial interval that a published accuracy lacks."""
+    return stats.wilson(round(published[approach]["test_accuracy"] * published["images"]), published["images"])
+
+
+def published_difference(published: dict, a: str, b: str) -> Difference:
+    """Published accuracy of b minus that of a, as independent proportions."""
+    low, high = (published[approach]["test_accuracy"] for approach in (a, b))
+    images = (published["images"], published["images"])
+    interval = stats.newcombe((round(low * images[0]), round(high * images[1])), images)
+    return Difference(high - low, *interval, "Newcombe, two samples")
+
+
+# --- what runs are of ------------------------------------------------------------------------------------------
+
+
+def the(runs: Runs) -> str:
+    """The approach's name within a sentence."""
+    return APPROACHES[runs[0].approach].article + APPROACHES[runs[0].approach].name
+
+
+def is_cifar10(run: Run) -> bool:
+    """Whether the data have the classes of CIFAR-10 and as many test images."""
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    return sorted(run.classes) == names and run.info["data"]["test"] == 10_000
+
+
+def check_images(run: Run, fingerprint: str) -> None:
+    """Raises InputError if images with this fingerprint are not those that the run was made with."""
+    if run.info["data"]["fingerprint"] != fingerprint:
+        raise InputError(
+            f"data is {run.info['config']['data']!r}, whose images have changed since {run.path.name} was trained; run "
+            "the notebooks of all approaches again"
+        )
+
+
+def device_of(runs: Runs) -> str:
+    """What the runs were computed on, and how precisely: a GPU's name, or CPU with its number of threads."""
+    devices = []
+    for origin in (run.info["provenance"] for run in runs):
+        threads = f"{origin['threads']} thread{'s' * (origin['threads'] != 1)}"
+        where = origin["device"] if origin["device"] != "cpu" else f"CPU ({threads})"
+        devices.append(f"{where}, {origin['precision']}")
+    return "; ".join(dict.fromkeys(devices))
+
+
+def command_of(run: Run) -> str:
+    """What started the run, without the folders of paths: those of one machine say nothing on another."""
+    return shlex.join(map(without_folder, shlex.split(run.info["provenance"]["command"])))
+
+
+def without_folder(word: str) -> str:
+    """A path's last part, also after `--option=`; other words as they are."""
+    return re.sub(r"^(--[^=/]*=)?.*/(?=[^/])", r"\1", word)

@@ -1,0 +1,151 @@
+"""Runs -> a DataFrame to look at, and results.json, which holds the numbers of a report, unrounded."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from report_lib.evidence import measures
+from report_lib.evidence.measures import accuracy, compare, comparisons, pair_name
+from report_lib.evidence.stats import Difference, Estimate
+from report_lib.runs import Run, Runs, Study
+
+KEYS = ("selected_epoch", "selected_on", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
+        "train_seconds", "features_seconds", "start_seconds", "validation_seconds", "test_seconds",
+        "images_per_second", "peak_memory_mib", "trained_parameters", "parameters", "forward_flops",
+        "backward_flops")  # fmt: skip
+SHOWN = (
+    "trained_parameters",
+    "selected_epoch",
+    "validation_accuracy",
+    "validation_loss",
+    "test_accuracy",
+    "test_loss",
+    "train_seconds",
+)
+
+
+def results(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per run: approach, preset, seed, selected epoch, accuracies, losses and training time."""
+    return pd.DataFrame([{"approach": r.approach, "preset": r.preset, "seed": r.seed, **{k: r.info[k] for k in SHOWN}}
+                         for r in runs])  # fmt: skip
+
+
+def report_numbers(study: Study, published: dict | None = None, searches: dict | None = None) -> dict:
+    """Every number of the report, by approach, preset and seed; comparisons by pair. Accuracies are fractions, times
+    seconds, losses nats per sample. `published` and `searches`, by approach, are handed through."""
+    info, config = study.first.info, study.first.info["config"]
+    own = ("approach", "preset", "seed", "learning_rate")
+    config = {name: value for name, value in config.items() if name not in own}
+    config |= {name: measures.without_folder(config[name]) for name in ("data", "weights")}
+    numbers = {
+        "profile": study.settings["profile"],
+        "data": info["data"] | {"name": study.settings["data_name"] or info["data"]["name"]},
+        "weights": info["weights"],
+        "network": info["network"],
+        "config": config,
+        "presented": study.presented,
+        "approaches": {
+            approach: {preset: _preset(study.runs(approach, preset)) for preset in study.presets
+                       if study.runs(approach, preset)}
+            for approach in study.approaches
+        },
+        "comparisons": {preset: _comparisons(study.of(preset)) for preset in study.presets},
+        "tuned_minus_corrected": {
+            approach: _difference(compare(study.runs(approach, "corrected"), study.runs(approach, "tuned")).accuracy)
+            for approach in study.approaches
+            if study.runs(approach, "corrected") and study.runs(approach, "tuned")
+        },
+        "defects": [
+            effect | {"effect": _difference(effect["effect"]), "runs": _names(effect["runs"]),
+                      "test_accuracy": measures.mean_of(effect["runs"], "test_accuracy")}
+            for effect in measures.defect_effects(study)
+        ],
+        "label_budgets": [
+            {"labels_per_class": labels, "comparisons": _comparisons(runs),
+             "approaches": {approach: _accuracy(seeds) for approach, seeds in runs.items()}}
+            for labels, runs in measures.budget_curve(study)
+        ],
+        "provenance": info["provenance"] | {"command": measures.command_of(study.first)},
+    }  # fmt: skip
+    if published and study.is_homework:
+        numbers["published"] = {
+            approach: published[approach] | {"test_accuracy_ci95": measures.published_interval(published, approach)}
+            for approach in study.approaches
+            if approach in published
+        }
+    return numbers | ({"search": searches} if searches else {})
+
+
+def _names(runs: Runs) -> list[str]:
+    return [run.path.name for run in runs]
+
+
+def _difference(difference: Difference) -> dict:
+    return {"mean": difference.mean, "ci95": [difference.low, difference.high], "ci95_method": difference.method,
+            "clear": difference.clear}  # fmt: skip
+
+
+def _estimate(estimate: Estimate) -> dict:
+    return {"mean": estimate.mean, "sd": estimate.sd, "n": estimate.n, "ci95": [estimate.low, estimate.high],
+            "ci95_method": estimate.method}  # fmt: skip
+
+
+def _accuracy(runs: Runs) -> dict:
+    return _estimate(accuracy(runs)) | {"runs": _names(runs)}
+
+
+def _comparisons(runs: dict[str, Runs]) -> dict:
+    return {
+        pair_name(pair): {
+            "accuracy": _difference(pair.accuracy), "loss": _difference(pair.loss),
+            "classes": dict(zip(pair.a[0].classes, map(_difference, pair.classes), strict=True)),
+            "images": pair.counts, "wins": pair.wins, "same_images_right": pair.same_images_right,
+            "train_seconds_ratio": pair.times and dict(zip(("mean", "least", "greatest"), pair.times, strict=True)),
+            "operations_ratio": {"as_run": _ratio(pair, True), "nothing_kept": _ratio(pair, False)},
+        }
+        for pair in comparisons(runs)
+    }  # fmt: skip
+
+
+def _ratio(pair: measures.Comparison, cached: bool) -> float:
+    return measures.operations(pair.b[0], cached) / measures.operations(pair.a[0], cached)
+
+
+def _preset(runs: Runs) -> dict:
+    calibration, images = measures.calibration(runs), len(runs[0].predictions["test_labels"])
+    of_class = np.bincount(runs[0].predictions["test_labels"], minlength=len(runs[0].classes))
+    gaps, right = [measures.selection_gap(run) for run in runs], measures.confusion(runs).diagonal() / len(runs)
+    return {
+        "config": {name: value for name, value in runs[0].info["config"].items()
+                   if name not in ("approach", "seed", "data", "weights")},
+        "runs": [
+            {"seed": run.seed, "run": run.path.name, "device": measures.device_of((run,)),
+             "finished": run.info["provenance"]["finished"], **{key: run.info[key] for key in KEYS},
+             "test_accuracy_ci95": measures.test_interval(run), "test_minus_validation": gap and _difference(gap),
+             "first_layer_change": measures.first_layer_change(run), "surest_mistakes": _mistakes(run),
+             "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
+            for run, gap in zip(runs, gaps, strict=True)
+        ],
+        "test_accuracy": _estimate(accuracy(runs)),
+        "class_accuracy": dict(zip(runs[0].classes, (right / of_class).tolist(), strict=True)),
+        "confusion": measures.confusion(runs).tolist(),
+        "calibration": calibration and calibration | {"overconfidence": _difference(calibration["overconfidence"])},
+        "reliability": {
+            name: [dict(zip(("confidence", "accuracy", "count"), bin, strict=True))
+                   for bin in zip(*(part.tolist() for part in dataclasses.astuple(measures.reliability(runs, scaled))),
+                                  strict=True)]
+            for name, scaled in (("as_trained", False), ("temperature_scaled", True))[: 1 + bool(calibration)]
+        },
+        "test_images": images,
+    }  # fmt: skip
+
+
+def _mistakes(run: Run) -> list[dict]:
+    probability, labels = measures.probabilities(run)
+    return [
+        {"index": int(at), "true": run.classes[labels[at]], "predicted": run.classes[probability[at].argmax()],
+         "confidence": float(probability[at].max())}
+        for at in measures.mistakes(run)
+    ]  # fmt: skip

@@ -1,0 +1,27 @@
+"""A network, its weights, what of it is trained, and where its frozen part ends."""
+
+from report_lib.models.looks import first_layer, flops, summary
+from report_lib.models.networks import (
+    Standardised,
+    build,
+    cut,
+    head_of,
+    like,
+    normalises,
+    origin_of,
+    outline,
+    set_head,
+    set_mode,
+    stages,
+    train_only,
+    trained_by,
+    trained_names,
+    width_below,
+)
+from report_lib.models.weights import Weights, load_weights, weights_sha256
+
+__all__ = [
+    "Standardised", "Weights", "build", "cut", "first_layer", "flops", "head_of", "like", "load_weights",
+    "normalises", "origin_of", "outline", "set_head", "set_mode", "stages", "summary", "train_only", "trained_by",
+    "trained_names", "weights_sha256", "width_below",
+]  # fmt: skip

@@ -1,0 +1,127 @@
+"""Numbers -> the text that tables and sentences print. Rounding follows the uncertainty."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from report_lib.evidence.stats import Difference, Estimate
+
+NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
+MINUS = "\N{MINUS SIGN}"  # as wide as a plus
+
+
+def decimals(*uncertainties: float | None) -> int:
+    """Decimals worth printing beside the least of some uncertainties; 2 where none of them is known and above zero.
+
+    Two digits of an uncertainty that starts with 10 to 35, one of any other: the rule of the Particle Data Group
+    (Review of Particle Physics, introduction, section 5.3).
+    """
+    known = [value for value in uncertainties if value and math.isfinite(value)]
+    if not known:
+        return 2
+    exponent = math.floor(math.log10(min(known)))
+    two = min(known) / 10.0**exponent < 3.55
+    return max(0, two - exponent)
+
+
+def fixed(value: float, digits: int) -> str:
+    """With a proper minus, and none before a zero."""
+    text = f"{round(value, 9):,.{digits}f}"  # so that one number rounds the same, by whatever sums it came about
+    return text.replace("-", MINUS) if float(text.replace(",", "")) else text.removeprefix("-")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, also a plus."""
+    text = fixed(value, digits)
+    return f"+{text}" if value > 0 and not text.startswith(MINUS) else text
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    return f"{fixed(100 * fraction, digits)}{NBSP}%"
+
+
+def confidence(probability: float, digits: int = 0) -> str:
+    """A softmax probability in percent, never a whole 100 %, which none is."""
+    most = 1 - 10.0 ** -(digits + 2)
+    return f"> {percent(most, digits)}" if probability > most else percent(probability, digits)
+
+
+def interval(estimate: Estimate) -> str:
+    """The 95 % interval of a fraction, in percent, rounded as `rate` is."""
+    digits = decimals(50 * (estimate.high - estimate.low))
+    return f"{fixed(100 * estimate.low, digits)} to {percent(estimate.high, digits)}"
+
+
+def rate(estimate: Estimate) -> str:
+    """A fraction in percent, rounded as its 95 % interval tells."""
+    return percent(estimate.mean, decimals(50 * (estimate.high - estimate.low)))
+
+
+def reach(low: float, high: float, scale: float = 100) -> tuple[str, int]:
+    """(an interval of differences with their signs, the decimals that it leaves meaningful); no unit."""
+    digits = decimals(scale * (high - low) / 2)
+    for bound in (low, high):  # a bound beside zero is not rounded to it: on which side it lies is what counts
+        if bound:
+            digits = max(digits, min(digits + 2, math.ceil(-math.log10(abs(scale * bound) * 2))))
+    return f"{signed(scale * low, digits)} to {signed(scale * high, digits)}", digits
+
+
+def points(difference: Difference) -> str:
+    """A difference of fractions in percentage points, with its 95 % interval."""
+    between, digits = reach(difference.low, difference.high)
+    return f"{signed(100 * difference.mean, digits)} points, {between}"
+
+
+def spread(values: Sequence[float], scale: float, digits: int) -> str:
+    """Mean, with the standard deviation between seeds where there are several."""
+    mean = fixed(scale * float(np.mean(values)), digits)
+    return mean if len(values) == 1 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
+
+
+def by_seed(low: str, high: str) -> str:
+    """The range of seeds in brackets; nothing where all are the same."""
+    return f" ({low} to {high} by seed)" if low != high else ""
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation between seeds; None for a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def seconds(value: float) -> str:
+    if value < 100:
+        return f"{value:.3g}{NBSP}s"
+    return f"{value:,.0f}{NBSP}s" if value < 3600 else f"{value / 3600:.1f}{NBSP}h"
+
+
+def in_seconds(values: Sequence[float]) -> str:
+    """Mean of times, and their standard deviation where there are several, without a unit, for a column whose head has
+    it; never a bare zero of what took some time."""
+    mean = float(np.mean(values))
+    return spread(values, 1, 0 if mean >= 100 else 1 if mean >= 10 else 2)
+
+
+def factor(ratio: float) -> str:
+    """How many times as much, without "times"."""
+    return fixed(ratio, 0 if ratio >= 10 else 1)
+
+
+def capital(sentence: str) -> str:
+    """With a capital at its start; the rest as it is, such as the letters of LoRA."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """The different ones of some words, as a sentence lists them: a, b and c."""
+    *others, final = dict.fromkeys(words)
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
+def methods(estimates: Iterable[Estimate | Difference]) -> str:
+    """How some intervals were made, as a caption says it."""
+    return listed((estimate.method for estimate in estimates), "or")
+
+
+def p_value(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"

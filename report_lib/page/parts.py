@@ -1,0 +1,102 @@
+"""What a notebook cell hands to the reader: Figure, Table, Prose, Listing.
+
+Each shows itself in JupyterLab, and carries the same content as data under MIME, from which the exporters typeset HTML
+and PDF. Class names and other strangers' text travel as data and never as markup.
+"""
+
+import abc
+import dataclasses
+import html
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+
+MIME = "application/vnd.report+json"
+
+
+class Part(abc.ABC):
+    """One piece of the document; IPython asks it for its looks through `_repr_mimebundle_`."""
+
+    @abc.abstractmethod
+    def looks(self) -> dict[str, str]:
+        """Mime type -> what JupyterLab and plain terminals show."""
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        content = {"kind": type(self).__name__.lower(), **dataclasses.asdict(self)}  # type: ignore[call-overload]
+        return {MIME: content, **self.looks()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure(Part):
+    """A drawing (SVG) with its caption, its alternative text, and a label such as fig-curves to refer to."""
+
+    label: str
+    caption: str
+    alt: str
+    svg: str
+
+    def looks(self) -> dict[str, str]:
+        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
+        return {"text/html": f"<figure>{self.svg}{caption}</figure>", "text/plain": f"Figure: {self.caption}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(Part):
+    """Rows of text with a header; `align` has one of l, c, r for each column."""
+
+    label: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str
+
+    def looks(self) -> dict[str, str]:
+        def line(cells: tuple[str, ...], tag: str) -> str:
+            side = {"l": "left", "c": "center", "r": "right"}
+            styled = zip(cells, self.align, strict=True)
+            return "".join(f'<{tag} style="text-align:{side[a]}">{html.escape(c)}</{tag}>' for c, a in styled)
+
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
+        head = f"<caption>{html.escape(self.caption)}</caption><thead><tr>{line(self.header, 'th')}</tr></thead>"
+        plain = "\n".join(" | ".join(row) for row in (self.header, *self.rows))
+        return {"text/html": f"<table>{head}<tbody>{body}</tbody></table>", "text/plain": f"{self.caption}\n{plain}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prose(Part):
+    """Sentences computed from runs, as Markdown; pass strangers' words through `text`."""
+
+    markdown: str
+
+    def looks(self) -> dict[str, str]:
+        return {"text/markdown": self.markdown, "text/plain": self.markdown}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing(Part):
+    """Python code as it stands in the library, so that what the reader sees is what ran."""
+
+    label: str
+    caption: str
+    code: str
+
+    def looks(self) -> dict[str, str]:
+        return {"text/markdown": f"```python\n{self.code}\n```", "text/plain": self.code}
+
+
+def listing(label: str, caption: str, *functions: Callable) -> Listing:
+    """The source of `functions` without their docstrings, which the surrounding prose replaces."""
+    return Listing(label, caption, "\n\n\n".join(_source(function) for function in functions))
+
+
+def text(value: object) -> str:
+    """`value` as Markdown that shows exactly those characters, whatever they are."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(str(value).split()))
+
+
+def _source(function: Callable) -> str:
+    source = textwrap.dedent(inspect.getsource(function))
+    if function.__doc__:
+        source = re.sub(r'\n[ \t]*"""(?:.|\n)*?"""(?=\n)', "", source, count=1)
+    return source.rstrip()

@@ -1,0 +1,182 @@
+"""Runs and images -> figures made of pictures, uint8 (N, h, w, 3)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import pyplot as plt
+from scipy.special import softmax
+
+from report_lib.config import APPROACHES
+from report_lib.data import Images
+from report_lib.evidence import measures
+from report_lib.evidence.measures import check_images, first_layer_change, probabilities, the
+from report_lib.page.numbers import confidence, percent
+from report_lib.page.parts import Figure
+from report_lib.page.style import WIDTH, drawn, short_names, shorten, styled
+from report_lib.runs import Run, Runs
+
+MOST_FILTERS = 64
+
+
+def samples(images: Images, per_class: int = 4) -> Figure:
+    """The first training images of up to ten classes."""
+    pictures, labels, names = np.asarray(images.train), np.asarray(images.train_labels), images.classes
+    shown = range(min(len(names), 10))
+    titles = short_names(names, 13, 2)
+    with styled():
+        side = min(WIDTH / len(shown), 0.9)
+        fig, axes = plt.subplots(
+            per_class, len(shown), figsize=(side * len(shown), side * (per_class + 0.3)), squeeze=False
+        )
+        for axis in axes.flat:
+            axis.axis("off")
+        for column in shown:
+            axes[0, column].set_title(titles[column], fontsize=7, loc="center")
+            for row, index in enumerate(np.flatnonzero(labels == column)[:per_class]):
+                axes[row, column].imshow(pictures[index])
+    which = "classes" if len(shown) == len(names) else f"first {len(shown)} of {len(names)} classes"
+    return drawn(
+        fig,
+        "fig-samples",
+        f"Training images of the {which}, as stored, {pictures.shape[2]} × {pictures.shape[1]} pixels.",
+        f"A grid of example images, one column for each of {len(shown)} classes.",
+    )
+
+
+def mistakes(runs: Mapping[str, Runs], images: Images, count: int = 8) -> Figure:
+    """The wrong predictions that each approach (its first seed) is surest of.
+
+    Raises InputError if `images` are not those of the runs.
+    """
+    rows = {APPROACHES[approach].name: (r[0], measures.mistakes(r[0], count)) for approach, r in runs.items()}
+    surest = max((probabilities(run)[0].max(1)[at].max(initial=0) for run, at in rows.values()), default=0)
+    return _gallery(
+        "fig-mistakes", rows, images,
+        f"The mistakes each approach is surest of (seed {_seed(runs)}): the true class, what was predicted, and with "
+        f"which confidence. The surest has {confidence(float(surest), 1)}."
+        if surest else "No approach makes a mistake on the test images.",
+    )  # fmt: skip
+
+
+def disagreements(runs: Mapping[str, Runs], images: Images, count: int = 8) -> Figure | None:
+    """Test images that only one approach gets right (first seeds), surest first, with what the surest of the others
+    says; None for a single approach. Raises InputError if `images` are not those of the runs."""
+    if len(runs) < 2:
+        return None
+    firsts = {approach: r[0] for approach, r in runs.items()}
+    right = {approach: measures.right((run,))[0] for approach, run in firsts.items()}
+    rows, counts = {}, []
+    for approach, run in firsts.items():
+        others = {name: other for name, other in firsts.items() if name != approach}
+        only = np.flatnonzero(right[approach] & ~np.any([right[name] for name in others], axis=0))
+        wrong = max(others.values(), key=lambda other: probabilities(other)[0].max(1)[only].sum())
+        own, labels = probabilities(run)
+        lead = own[only, labels[only]] - probabilities(wrong)[0][only, labels[only]]
+        name = APPROACHES[approach].name
+        rows[f"only {name}"] = (wrong, only[np.argsort(-lead, kind="stable")][:count])
+        counts.append(f"{len(only):,} only {the((run,))}")
+    other = "the other one" if len(runs) == 2 else "the surest of the others"
+    return _gallery(
+        "fig-disagreements", rows, images,
+        f"Test images that only one approach gets right (seed {_seed(runs)}; {', '.join(counts)}): the true class, and "
+        f"what {other} said.",
+    )  # fmt: skip
+
+
+def neighbours(run: Run, rows: Sequence[tuple[int, Sequence[tuple[int, float]]]], images: Images) -> Figure:
+    """Test images, each before the training images that are nearest to it: `rows` has (test image, its (training image,
+    similarity) pairs)."""
+    across = 1 + max((len(near) for _, near in rows), default=1)
+    names, labels = short_names(images.classes, 12), np.asarray(images.train_labels)
+    test, train = np.asarray(images.test), np.asarray(images.train)
+    with styled(axes_grid=False):
+        lines = max(1, len(rows))
+        fig, axes = plt.subplots(lines, across, figsize=(WIDTH, lines * (WIDTH / across + 0.55)), squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for line, (at, near) in zip(axes, rows, strict=False):
+            line[0].imshow(test[at])
+            line[0].set_title(f"{names[_label(run, at)]}\nas {_answer(run, at)}", fontsize=7, loc="center")
+            for axis, (other, similarity) in zip(line[1:], near, strict=False):
+                axis.imshow(train[other])
+                axis.set_title(f"{names[labels[other]]}\n{similarity:.2f}", fontsize=7, loc="center")
+    listed = [f"{run.classes[_label(run, at)]}, nearest {', '.join(run.classes[labels[n]] for n, _ in near)}"
+              for at, near in rows]  # fmt: skip
+    return drawn(
+        fig,
+        "fig-neighbours",
+        f"The mistakes that {the((run,))} (seed {run.seed}) is surest of, at the left with true class, what it was "
+        "taken for and confidence, and the training images nearest to each in the pretrained trunk’s features, with "
+        "class and cosine similarity.",
+        "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",
+    )
+
+
+def filters(run: Run) -> Figure | None:
+    """The first layer's filters before and after training, each stretched to its own range; of more than 64, the first
+    64. None where the layer was frozen, or sees something else than three colours."""
+    arrays, change = run.predictions, first_layer_change(run)
+    if change is None or arrays["first_layer_before"].shape[1] != 3:
+        return None
+    pair = [arrays[f"first_layer_{when}"][:MOST_FILTERS] for when in ("before", "after")]
+    count, side = len(pair[0]), max(pair[0].shape[2:]) + 1
+    across = int(np.ceil(count**0.5))
+    with styled(axes_grid=False):
+        fig, axes = plt.subplots(1, 2, figsize=(0.7 * WIDTH, 0.37 * WIDTH))
+        for axis, kernels, title in zip(axes, pair, ("pretrained", "after training"), strict=True):
+            low, high = (bound((1, 2, 3), keepdims=True) for bound in (kernels.min, kernels.max))
+            sheet = np.ones((-(-count // across) * side, across * side, 3))
+            for at, tile in enumerate(((kernels - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)):
+                top, left = side * (at // across), side * (at % across)
+                sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+            axis.imshow(sheet, interpolation="nearest")
+            axis.set_title(title)
+            axis.axis("off")
+    every = len(arrays["first_layer_before"])
+    which = f"{every}" if every == count else f"first {count} of {every}"
+    return drawn(
+        fig,
+        "fig-filters",
+        f"The first layer’s {which} filters before and after {the((run,))} (seed {run.seed}), each stretched to its "
+        f"own range of colours. Training moved all {every} by {percent(change)} of their length.",
+        f"Two grids of {count} small coloured tiles, one per filter; they change by {percent(change)}.",
+    )
+
+
+def _seed(runs: Mapping[str, Runs]) -> int:
+    return next(iter(runs.values()))[0].seed
+
+
+def _label(run: Run, at: int) -> int:
+    return int(run.predictions["test_labels"][at])
+
+
+def _answer(run: Run, at: int) -> str:
+    """What a run took a test image for, and how surely."""
+    probability = softmax(run.predictions["test_logits"][at].astype(float))
+    return f"{short_names(run.classes, 14)[probability.argmax()]}\n{confidence(probability.max())}"
+
+
+def _gallery(label: str, rows: Mapping[str, tuple[Run, np.ndarray]], images: Images, caption: str) -> Figure:
+    """Test images in named rows, each with its true class above it and what a run says below."""
+    across = max(1, max(len(chosen) for _, chosen in rows.values()))
+    height = len(rows) * (WIDTH / max(across, 8) + 0.55)
+    listed = []
+    with styled(axes_grid=False):
+        fig, axes = plt.subplots(len(rows), across, figsize=(WIDTH, height), squeeze=False)
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        for line, (name, (run, chosen)) in zip(axes, rows.items(), strict=True):
+            check_images(run, images.fingerprint)
+            titles = short_names(run.classes, 14, 2)
+            line[0].set_ylabel(shorten(name, 20, 2))
+            if not len(chosen):
+                line[0].text(0.5, 0.5, "none", ha="center", va="center", transform=line[0].transAxes)
+            for axis, at in zip(line, chosen, strict=False):
+                answer = _answer(run, at)
+                axis.imshow(np.asarray(images.test[int(at)]))
+                axis.set_title(titles[_label(run, at)], fontsize=8, loc="center")
+                axis.set_xlabel(answer, fontsize=7)
+                listed.append(f"{run.classes[_label(run, at)]} as {' '.join(answer.split())}")
+    return drawn(fig, label, caption, "Pictures: " + "; ".join(listed) if listed else "No such picture.")

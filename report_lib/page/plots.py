@@ -1,0 +1,287 @@
+"""Runs -> charts: lines, points with intervals, matrices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib import ticker
+
+from report_lib.config import APPROACHES
+from report_lib.evidence import Comparison, comparisons, measures
+from report_lib.evidence.measures import accuracy, mean_of, the
+from report_lib.evidence.stats import Difference, Estimate
+from report_lib.page.numbers import capital, decimals, factor, listed, methods, percent, points, rate
+from report_lib.page.parts import Figure
+from report_lib.page.style import SHADES, WIDTH, draw_seeds, drawn, name_ends, short_names, styled
+from report_lib.runs import Runs, Study
+
+DOTS: dict[str, Any] = {"marker": ".", "linestyle": "", "markersize": 3}
+
+
+def _reach(estimates: Sequence[Estimate | Difference]) -> list[list[float]]:
+    """How far the intervals reach below and above their means, in percent, as matplotlib wants it."""
+    return [[100 * (e.mean - e.low) for e in estimates], [100 * (e.high - e.mean) for e in estimates]]
+
+
+def _title(runs: Runs) -> str:
+    return capital(APPROACHES[runs[0].approach].name)
+
+
+def _label(kind: str, runs: Runs) -> str:
+    return f"fig-{kind}-{runs[0].approach.replace('_', '-')}"
+
+
+def curves(runs: Runs) -> Figure:
+    """Loss and accuracy over the epochs of one approach; each seed thin, their mean strong."""
+    approach = APPROACHES[runs[0].approach]
+    with styled():
+        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.5))
+        lines = {"training": ("train_loss", ":"), "validation": ("validation_loss", "-")}
+        ends = {name: (draw_seeds(loss, runs, *kind), approach.colour) for name, kind in lines.items()}
+        draw_seeds(right, runs, "validation_accuracy", scale=100)
+        for run in runs:
+            place = run.info["selected_epoch"], 100 * run.info["validation_accuracy"]
+            right.plot(*place, marker=approach.marker, color=approach.colour, markeredgecolor="black", zorder=3)
+        loss.set(title="Loss, nats per sample", xlabel="epoch", ylim=(0, None))
+        right.set(title="Validation accuracy, %", xlabel="epoch")
+        name_ends(loss, ends)
+        for axis in (loss, right):
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+            axis.margins(x=0.02)
+    seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds (thin) and their mean (strong)"
+    start, end = (np.mean([run.epochs["validation_accuracy"].iloc[at] for run in runs]) for at in (0, -1))
+    return drawn(
+        fig,
+        _label("curves", runs),
+        f"{_title(runs)}: loss and validation accuracy after each epoch, {seeds}. "
+        + ("The outlined marker is the selected epoch." if len(runs) == 1 else "Outlined: each seed’s selected epoch."),
+        f"Two line charts over {len(runs[0].epochs)} epochs. Validation accuracy of the mean goes from "
+        f"{percent(start)} to {percent(end)}.",
+    )
+
+
+def confusion(runs: Runs) -> Figure:
+    """Share of each true class (row) predicted as each class (column), test images, all seeds together."""
+    classes, count = runs[0].classes, measures.confusion(runs)
+    share = count / count.sum(1, keepdims=True)
+    few = len(classes) <= 20
+    with styled(axes_grid=False):
+        size = min(WIDTH * 0.9, 1.4 + 0.25 * len(classes))
+        fig, axis = plt.subplots(figsize=(size, size * 0.86))
+        if few:
+            axis.pcolormesh(share, cmap="Greys", vmin=0, vmax=1, edgecolor="none")  # vectors, sharp at any size
+            axis.set(aspect="equal", ylim=(len(classes), 0))
+            middles, names = np.arange(len(classes)) + 0.5, short_names(classes, 20)
+            axis.set_xticks(middles, names)
+            if max(map(len, names)) > 3:
+                plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+            axis.set_yticks(middles, names)
+            axis.tick_params(length=0)
+            for row, column in np.argwhere(np.round(100 * share)):
+                axis.text(column + 0.5, row + 0.5, f"{100 * share[row, column]:.0f}", ha="center", va="center",
+                          color="white" if share[row, column] > 0.5 else "black", fontsize=7)  # fmt: skip
+        else:  # too many for names; a picture of one pixel a pair is as sharp and far smaller
+            picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+            fig.colorbar(picture, ax=axis, shrink=0.7, label="share of the true class")
+        axis.set(xlabel="predicted class", ylabel="true class")
+    off = count - np.diag(count.diagonal())
+    true, predicted = np.unravel_index(off.argmax(), off.shape)
+    sentence = "No test image is misclassified"
+    if off[true, predicted]:
+        sentence = f"The commonest mistake: {percent(share[true, predicted])} of the images of {classes[true]} are "
+        sentence += f"taken for {classes[predicted]}"
+    blank = "; blank where it rounds to none" if few else ""
+    return drawn(
+        fig,
+        _label("confusion", runs),
+        f"{_title(runs)}: share of each true class, in %, by predicted class{blank}. {sentence}.",
+        f"Confusion matrix of {len(classes)} classes. {sentence}.",
+    )
+
+
+def validation_losses(runs: Mapping[str, Runs]) -> Figure:
+    """Validation loss of every approach over the epochs."""
+    with styled():
+        fig, axis = plt.subplots(figsize=(WIDTH * 0.62, 2.4))
+        ends = {APPROACHES[a].name: (draw_seeds(axis, r, "validation_loss"), APPROACHES[a].colour)
+                for a, r in runs.items()}  # fmt: skip
+        axis.set(xlabel="epoch", ylabel="validation loss, nats", ylim=(0, None))
+        name_ends(axis, ends)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in r]) for a, r in runs.items()}
+    best = min(lowest, key=lowest.__getitem__)
+    digits = decimals(measures.standard_errors(runs[best])[1])
+    return drawn(
+        fig,
+        "fig-validation-loss",
+        f"Validation loss after each epoch. The lowest, {lowest[best]:.{digits}f} nats, is that of {the(runs[best])}.",
+        f"Line chart of {len(runs)} approaches; {the(runs[best])} reaches the lowest validation loss.",
+    )
+
+
+def accuracy_against_time(study: Study) -> Figure:
+    """Test accuracy with its interval against training seconds (logarithmic), a point per approach and preset; hollow
+    where the test images selected the epoch."""
+    shown = [runs for preset in study.presets for runs in study.of(preset).values()]
+    with styled():
+        fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.8))
+        for runs in shown:
+            look, estimate = APPROACHES[runs[0].approach], accuracy(runs)
+            colour: dict[str, Any] = {"color": look.colour, "alpha": SHADES.get(runs[0].preset, 0.85)}
+            hollow: dict[str, Any] = {"markerfacecolor": "white"} if runs[0].info["selected_on"] == "test" else {}
+            axis.errorbar(mean_of(runs, "train_seconds"), 100 * estimate.mean, yerr=_reach([estimate]), capsize=3,
+                          fmt=look.marker, **colour, **hollow)  # fmt: skip
+            if len(runs) > 1:
+                spent = [run.info["train_seconds"] for run in runs]
+                axis.plot(spent, 100 * measures.right(runs).mean(1), **DOTS, **colour)
+        axis.set(xlabel="training time, s", ylabel="test accuracy, %", xscale="log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axis.margins(x=0.5, y=0.3)
+        _name_points(axis, shown)
+    flattered = [runs for runs in shown if runs[0].info["selected_on"] == "test"]
+    honest = [runs for runs in shown if runs not in flattered] or shown
+    best = max(honest, key=lambda runs: accuracy(runs).mean)
+    versus = [measures.compare(runs, best) for runs in honest if runs[0].preset == best[0].preset and runs is not best]
+    ratios = [f"{factor(max(c.times[0], 1 / c.times[0]))} times as {'long' if c.times[0] > 1 else 'fast'} as "
+              f"{the(c.a)}" for c in versus if c.times]  # fmt: skip
+    caption = f"Test accuracy against training time, with 95 % intervals ({methods(map(accuracy, shown))})"
+    caption += f"; the {len(best)} seeds as dots. " if len(best) > 1 else ". "
+    caption += "Hollow: the test images selected the epoch. " if flattered else ""
+    caption += f"The highest mean accuracy{' selected on validation images' * (len(honest) < len(shown))} is that of "
+    caption += f"{the(best)}, preset {best[0].preset}"
+    return drawn(
+        fig,
+        "fig-accuracy-time",
+        f"{caption}, which trains {listed(ratios)} with the same preset." if ratios else f"{caption}.",
+        "; ".join(f"{the(runs)}, {runs[0].preset}: {rate(accuracy(runs))}" for runs in shown),
+    )
+
+
+def _name_points(axis: plt.Axes, shown: Sequence[Runs]) -> None:
+    """Names presets beside their points: those of the fastest approach on the left, of others on the right, one below
+    the other under the approach's name, each tied to its point by a thin line."""
+    gap = 0.085 * (axis.get_ylim()[1] - axis.get_ylim()[0])
+    of: dict[str, list[tuple[float, float, str]]] = {}
+    for runs in shown:
+        point = (100 * accuracy(runs).mean, mean_of(runs, "train_seconds"), runs[0].preset)
+        of.setdefault(runs[0].approach, []).append(point)
+    fastest = min(of, key=lambda name: np.mean([x for _, x, _ in of[name]]))
+    taken = -np.inf  # the height up to which names stand on the right
+    for name in sorted(of, key=lambda name: min(of[name])):
+        left, mine = name == fastest, sorted(of[name])
+        heights = [y for y, *_ in mine]
+        if min(np.diff(heights), default=gap) < gap:  # too close together: evenly around their middle
+            middle = float(np.mean(heights))
+            heights = [middle + gap * (place - (len(mine) - 1) / 2) for place in range(len(mine))]
+        edge = (min if left else max)(x for _, x, _ in mine) * (0.75 if left else 1.3)
+        if not left:
+            heights = [height + max(0.0, taken + gap - heights[0]) for height in heights]
+            taken = heights[-1] + 1.1 * gap
+        look: dict[str, Any] = {"va": "center", "ha": "right" if left else "left", "color": APPROACHES[name].colour}
+        axis.text(edge, heights[-1] + 1.1 * gap, APPROACHES[name].name, fontsize=10, **look)
+        for (y, x, preset), height in zip(mine, heights, strict=True):
+            tie = {"arrowstyle": "-", "linewidth": 0.4, "color": look["color"], "shrinkA": 1, "relpos": (left, 0.5)}
+            axis.annotate(preset, (x, y), (edge, height), arrowprops=tie, **look)
+
+
+def budgets(study: Study) -> Figure | None:
+    """Test accuracy against the number of labelled images per class; None where the study has no budgets."""
+    curve = measures.budget_curve(study)
+    if not curve:
+        return None
+    names, gains, every = list(study.approaches), [], [accuracy(r) for _, runs in curve for r in runs.values()]
+    with styled():
+        fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.6))
+        ends: dict[str, tuple[float, str]] = {}
+        for name in names:
+            look, dodge = APPROACHES[name], 1 + 0.08 * (names.index(name) - (len(names) - 1) / 2)
+            mine = [(labels, runs[name]) for labels, runs in curve if name in runs]
+            estimates = [accuracy(runs) for _, runs in mine]
+            for labels, runs in mine:
+                if len(runs) > 1:
+                    heights = 100 * measures.right(runs).mean(1)
+                    axis.plot([labels * dodge] * len(runs), heights, **DOTS, color=look.colour, alpha=0.6)
+            axis.errorbar([labels * dodge for labels, _ in mine], [100 * e.mean for e in estimates],
+                          yerr=_reach(estimates), fmt=f"{look.marker}-", capsize=3, color=look.colour)  # fmt: skip
+            ends[look.name] = (100 * estimates[-1].mean, look.colour)
+            gains.append(f"{the(mine[0][1])} goes from {rate(estimates[0])} to {rate(estimates[-1])}")
+        axis.set(xlabel="labelled images per class", ylabel="test accuracy, %", xscale="log", ylim=(0, None))
+        axis.set_xticks([labels for labels, _ in curve], [f"{labels:,.0f}" for labels, _ in curve])
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        name_ends(axis, ends, 8)
+    dots = ", seeds as dots" if len(study.best[names[0]]) > 1 else ""
+    span = f"From {curve[0][0]:,.0f} to {curve[-1][0]:,.0f} labels per class {listed(gains)}."
+    return drawn(
+        fig,
+        "fig-budgets",
+        "Test accuracy by the number of labelled images per class, those for validation included; 95 % intervals "
+        f"({methods(every)}){dots}. {span}",
+        f"{len(names)} lines. {span}",
+    )
+
+
+def reliability(runs: Mapping[str, Runs]) -> Figure | None:
+    """Accuracy by confidence on the test images, as the networks are and temperature-scaled; all seeds together.
+
+    None where runs held out no validation images to fit a temperature on.
+    """
+    calibrations = {approach: measures.calibration(r) for approach, r in runs.items()}
+    if None in calibrations.values():
+        return None
+    with styled():
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7), sharey=True)
+        for scaled, axis in enumerate(axes):
+            axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
+            for approach, r in runs.items():
+                bins, look = measures.reliability(r, bool(scaled)), APPROACHES[approach]
+                enough = bins.count >= 10  # a bin of a handful says nothing
+                axis.plot(100 * bins.confidence[enough], 100 * bins.accuracy[enough], f"{look.marker}-", markersize=3.5,
+                          color=look.colour, label=look.name)  # fmt: skip
+            axis.set(title="temperature-scaled" if scaled else "as trained", xlabel="confidence, %")
+        axes[0].set(ylabel="accuracy, %")
+        axes[1].legend(loc="lower right")
+    errors = [f"{the(runs[a])} {percent(c['ece'])}, scaled {percent(c['ece_scaled'])}" for a, c in calibrations.items()]
+    return drawn(
+        fig,
+        "fig-reliability",
+        "Reliability: how often test predictions of a confidence are right, in bins of equal width, all seeds "
+        "together. On the diagonal a network is right as often as it says; below it, too sure of itself. Expected "
+        f"calibration error: {'; '.join(errors)}.",
+        f"Two line charts of accuracy against confidence. Calibration error: {'; '.join(errors)}.",
+    )
+
+
+def classes(study_runs: Mapping[str, Runs], most: int = 20) -> Figure | None:
+    """For each class, how much more accurate each approach is than the first, paired, with intervals; of many classes,
+    those that differ most. None for a single approach."""
+    pairs: list[Comparison] = comparisons(study_runs)
+    if not pairs:
+        return None
+    names = pairs[0].a[0].classes
+    gains = np.array([[difference.mean for difference in pair.classes] for pair in pairs])
+    shown = sorted(np.argsort(-np.abs(gains).max(0), kind="stable")[:most], key=lambda label: gains[-1, label])
+    labels = short_names(names, 28)
+    with styled():
+        fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 0.6 + 0.24 * len(shown)))
+        axis.axvline(0, color="#888888", linewidth=0.8)
+        for offset, pair in zip(np.linspace(-0.12, 0.12, len(pairs)) * (len(pairs) > 1), pairs, strict=True):
+            look, chosen = APPROACHES[pair.b[0].approach], [pair.classes[label] for label in shown]
+            axis.errorbar([100 * c.mean for c in chosen], np.arange(len(shown)) + offset, xerr=_reach(chosen),
+                          fmt=look.marker, markersize=4, color=look.colour, label=look.name, linewidth=1)  # fmt: skip
+        axis.set_yticks(range(len(shown)), [labels[label] for label in shown])
+        axis.set(xlabel=f"test accuracy minus that of {the(pairs[0].a)}, points")
+        if len(pairs) > 1:
+            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    few = "" if len(shown) == len(names) else f" The {len(shown)} of {len(names)} classes that differ most."
+    intervals = methods(difference for pair in pairs for difference in pair.classes)
+    least, greatest = (f"{names[at]} ({points(pairs[-1].classes[at])})" for at in (shown[0], shown[-1]))
+    return drawn(
+        fig,
+        "fig-classes",
+        f"Accuracy on the test images of each class, {listed(the(pair.b) for pair in pairs)} minus {the(pairs[0].a)}, "
+        f"with 95 % intervals ({intervals}).{few}",
+        f"Dot plot of {len(shown)} classes, from {least} to {greatest}.",
+    )

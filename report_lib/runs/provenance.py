@@ -1,0 +1,81 @@
+"""Where, when and with what a run was made."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from report_lib.files import PROJECT
+from report_lib.training import code_hash
+from report_lib.training.device import Place, device_name
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn", "pandas")
+
+
+def provenance(place: Place) -> dict:
+    """What the record of a run that starts now says of its making; what cannot be found out is None."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "started": now(),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "code": code_hash(),
+        "command": _command(Path(sys.argv[0]), sys.argv[1:]),
+        "device": device_name(place.device),
+        "driver": _driver(place.device),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "precision": place.precision,
+        "python": platform.python_version(),
+        "packages": packages(),
+    }
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that results depend on, as far as they are installed and say so."""
+    versions: dict[str, str] = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, KeyError):
+            versions[name] = str(importlib.metadata.version(name))
+    return versions
+
+
+def _command(program: Path, arguments: list[str]) -> str:
+    if "ipykernel" in program.name:
+        return "notebook"  # its arguments are a connection file of no lasting meaning
+    start = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    return shlex.join([*start, *arguments])
+
+
+def _driver(device: torch.device) -> str | None:
+    """Versions of CUDA and of the GPU's driver; None for other devices."""
+    if device.type != "cuda":
+        return None
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        driver = "unknown"
+    return f"CUDA {torch.version.cuda}, driver {driver}"
+
+
+def _git(*arguments: str) -> str | None:
+    """git's answer about this project, whoever owns its folder; None where it is no repository or git is missing."""
+    asked = ["git", "-c", f"safe.directory={PROJECT}", *arguments]
+    try:
+        done = subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,196 @@
+"""A study: which runs it is made of, trained where the store lacks them, and read back."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+from report_lib import data, models, training
+from report_lib.config import APPROACHES, NETWORKS, Config, Planned, has_preset, plan, resolve
+from report_lib.config import preset as config_of
+from report_lib.config.plan import best, given
+from report_lib.config.registries import Network
+from report_lib.files import STORE, InputError, folder
+from report_lib.runs import store as records
+from report_lib.runs import train as training_of
+from report_lib.runs.store import Run
+
+Runs = tuple[Run, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The runs that `settings` ask for, on data and weights with these sha256; see config.parameters and config.plan.
+
+    Runs are read once, in milliseconds, without a look at images or weights.
+    """
+
+    settings: dict
+    data_sha: str
+    weights_sha: str | None
+
+    @classmethod
+    def load(cls, profile: str = "demo", cache: str = "", **overrides: object) -> "Study":
+        """The study of a profile (a name, or the path of a parameters file); `overrides` that are None count as not
+        given. Raises InputError for a wrong name or value, or where data or weights cannot be used."""
+        return cls.of_settings(resolve(profile, overrides), cache)
+
+    @classmethod
+    def of_settings(cls, settings: dict, cache: str = "") -> "Study":
+        """The study of settings that are resolved already."""
+        config = plan(settings)[0].configs[0]
+        data_sha = data.fingerprint(config, cache=cache)
+        return cls(settings, data_sha, models.weights_sha256(config.weights, config.network))
+
+    # --- what it is made of ---
+
+    @functools.cached_property
+    def planned(self) -> tuple[Planned, ...]:
+        return plan(self.settings)
+
+    @functools.cached_property
+    def store(self) -> Path:
+        return folder(self.settings["runs"], *STORE)
+
+    @property
+    def approaches(self) -> tuple[str, ...]:
+        return tuple(APPROACHES)
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        return self.settings["presets"]
+
+    @property
+    def presented(self) -> str:
+        return self.settings["present"]
+
+    @property
+    def is_homework(self) -> bool:
+        """Whether the homework's own listings are among what is run; only then does a report speak of it."""
+        return "published" in self.presets
+
+    @property
+    def network(self) -> Network:
+        return NETWORKS[self.settings["network"] or Config.network]
+
+    def config(self, approach: str, preset: str | None = None, seed: int | None = None, **fields: object) -> Config:
+        """A config of the study: the presented preset and first seed unless others are named; `fields` override."""
+        shared = given(self.settings, approach) if approach in APPROACHES else {}
+        seed = self.settings["seeds"][0] if seed is None else seed
+        return config_of(approach, preset or self.presented, **(shared | {"seed": seed} | fields))
+
+    def configs(self) -> Iterator[tuple[Planned, Config]]:
+        """Every run that is planned."""
+        for planned in self.planned:
+            for config in planned.configs:
+                yield planned, config
+
+    def name(self, config: Config) -> str:
+        """The folder of a run in the store."""
+        return training_of.run_name(config, self.data_sha, self.weights_sha)
+
+    def missing(self) -> list[str]:
+        """The runs that the store lacks."""
+        return [self.name(c) for _, c in self.configs() if not records.exists(self.store, self.name(c))]
+
+    # --- trained ---
+
+    def train(
+        self,
+        config: Config,
+        net: nn.Module | None = None,
+        step: training.Step = training.step,
+        watch: training.Watch = lambda config, epochs: None,
+        cache: str = "",
+    ) -> list[Run]:
+        """The runs of `config`, one per seed of the study: read from the store, or trained now.
+
+        `net` and `step` are what the notebook shows. Where they do something else than the library's, what they do is
+        trained, and stored under another name. `net` itself stays as it is.
+        """
+        seeds = self.settings["seeds"] if config.seed in self.settings["seeds"] else (config.seed,)
+        return [self.run(dataclasses.replace(config, seed=seed), net, step, watch, cache) for seed in seeds]
+
+    def run(
+        self,
+        config: Config,
+        net: nn.Module | None = None,
+        step: training.Step = training.step,
+        watch: training.Watch = lambda config, epochs: None,
+        cache: str = "",
+    ) -> Run:
+        """The run of `config`, read or trained; see `train`."""
+        first = self.planned[0].configs[0]
+        same = all(
+            getattr(config, name) == getattr(first, name) for name in ("data", "image_size", "weights", "network")
+        )
+        return training_of.run(
+            config, str(self.store), cache, self.settings["device"], watch, net, step, self.keeps(config),
+            (self.data_sha, self.weights_sha) if same else None,
+        )  # fmt: skip
+
+    def train_all(self, approach: str, watch: training.Watch = lambda config, epochs: None) -> int:
+        """Trains what the store lacks of all that the study plans for an approach; returns how many runs there are."""
+        configs = [config for planned, config in self.configs() if planned.approach == approach]
+        for config in configs:
+            self.run(config, watch=watch)
+        return len(configs)
+
+    def keeps(self, config: Config) -> bool:
+        """Whether the trained weights of a run are kept whole."""
+        if self.settings["keep_weights"] != "first":
+            return self.settings["keep_weights"] == "all"
+        shown = {self.presented, best(self.settings, config.approach)}
+        plain = [c for p, c in self.configs() if p.kind == "preset" and p.value in shown]
+        return config.seed == self.settings["seeds"][0] and config in plain
+
+    # --- read back ---
+
+    @functools.cached_property
+    def _runs(self) -> dict[tuple[str, str, str | int], Runs]:
+        """(approach, kind, value) -> the finished runs."""
+        return {(p.approach, p.kind, p.value): tuple(map(self._read, p.configs)) for p in self.planned}
+
+    def _read(self, config: Config) -> Run:
+        name = self.name(config)
+        if not records.exists(self.store, name):
+            raise InputError(
+                f"the store {self.store} has no finished run of {config.approach}, preset {config.preset}, seed "
+                f"{config.seed} with these parameters, data, weights and code; run that approach's notebook first"
+            )
+        run = records.load(self.store / name)
+        if (run.info["data"]["fingerprint"], run.info["weights"]["sha256"]) != (self.data_sha, self.weights_sha):
+            raise InputError(f"the record {run.path} is that of other data or weights; remove that folder")
+        return run
+
+    def runs(self, approach: str, preset: str | None = None) -> Runs:
+        """The runs of an approach, one per seed, of the presented preset or of another; none if it lacks that."""
+        return self._runs.get((approach, "preset", preset or self.presented), ())
+
+    def of(self, preset: str | None = None) -> dict[str, Runs]:
+        """Approach -> runs, of the approaches that have the preset."""
+        name = preset or self.presented
+        return {approach: self.runs(approach, name) for approach in self.approaches if has_preset(approach, name)}
+
+    @property
+    def best(self) -> dict[str, Runs]:
+        """Approach -> the runs of `tuned`, if there are any, or else of the presented preset."""
+        return {approach: self.runs(approach, best(self.settings, approach)) for approach in self.approaches}
+
+    def defects(self, approach: str) -> dict[str, Runs]:
+        """Published defect -> the runs of `corrected` with it alone."""
+        return {str(value): runs for (a, kind, value), runs in self._runs.items() if (a, kind) == (approach, "defect")}
+
+    def budgets(self, approach: str) -> dict[int, Runs]:
+        """Labelled images per class -> runs of the best preset, ascending."""
+        return {int(value): runs for (a, kind, value), runs in self._runs.items() if (a, kind) == (approach, "budget")}
+
+    @property
+    def all_runs(self) -> Runs:
+        return tuple(run for runs in self._runs.values() for run in runs)
+
+    @property
+    def first(self) -> Run:
+        return self.runs(self.approaches[0])[0]

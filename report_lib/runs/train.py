@@ -1,0 +1,247 @@
+"""`run`: the finished run of a config, trained only where the store lacks it.
+
+What decides a run's outcome is in the rooms below; this one may change without making finished runs stale.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from report_lib import data, models, training
+from report_lib.config import NETWORKS, Config, decides
+from report_lib.files import STORE as STORE_FOLDER
+from report_lib.files import InputError, alone, check_writable, digest, folder, sweep
+from report_lib.runs import store as records
+from report_lib.runs.provenance import now, provenance
+from report_lib.training import loop
+from report_lib.training.device import as_file_name as device_as_file_name
+from report_lib.training.device import device_name, lacks_memory, peak_memory_mib, reset_peak_memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What a notebook changed in the network or the step that it hands over, beside what its config says."""
+
+    trained: tuple[str, ...] = ()  # the parameters that are trained instead
+    network: str = ""  # the outline of other layers or other weights
+    step: str = ""  # the code of another step
+
+    def __bool__(self) -> bool:
+        return bool(self.trained or self.network or self.step)
+
+    def __str__(self) -> str:
+        parts = [f"trained are {', '.join(self.trained)}"] if self.trained else []
+        parts += ["layers or weights of the network were changed"] * bool(self.network)
+        return "; ".join(parts + ["the step was changed"] * bool(self.step))
+
+
+def change_of(config: Config, net: nn.Module | None, step: training.Step) -> Change:
+    """What tells `net` and `step` from those that the library would take for `config`."""
+    if net is None:
+        return Change(step=training.differs(step, training.step))
+    trained, outline = models.trained_names(net), models.outline(net)
+    return Change(
+        tuple(trained) if trained != models.trained_by(net, config) else (),
+        outline if outline != models.origin_of(net).outline else "",
+        training.differs(step, training.step),
+    )
+
+
+def run_name(config: Config, data_sha: str, weights_sha: str | None, change: Change = Change()) -> str:  # noqa: B008
+    """Folder of a run: approach, preset, seed, and a hash of all that determines it (but not the device)."""
+    fields = decides(config) | {"data": data_sha, "weights": weights_sha, "code": training.code_hash()}
+    modified = "-modified" if change else ""
+    fields |= {"change": dataclasses.asdict(change)} if change else {}
+    return f"{config.approach}-{config.preset}{modified}-seed{config.seed}-{digest(fields)[:12]}"
+
+
+def run(
+    config: Config,
+    runs: str = "",
+    cache: str = "",
+    device: str = "auto",
+    watch: training.Watch = lambda config, epochs: None,
+    net: nn.Module | None = None,
+    step: training.Step = training.step,
+    keep: bool = False,
+    shas: tuple[str, str | None] | None = None,
+    features: str = "",
+) -> records.Run:
+    """The finished run of `config`: read from the store `runs`, or trained now and stored there.
+
+    `net` and `step` are what a notebook shows, if they differ from what the library would take. While it trains,
+    `watch` is called after each epoch with the config and the epochs so far. `keep` stores the trained weights. `shas`
+    are those of data and weights, if they are known; `features` is the folder of frozen features, if not `cache`.
+
+    Raises InputError if the config, its data or its weights cannot be used, if the store cannot be written or holds a
+    damaged record of this run, if the device lacks the memory, or (Diverged) if a loss is no number.
+    """
+    store = folder(runs, *STORE_FOLDER)
+    change = change_of(config, net, step)
+    if shas is None:
+        shas = data.fingerprint(config, cache=cache), models.weights_sha256(config.weights, config.network)
+    name = run_name(config, *shas, change)
+    if not records.exists(store, name):
+        training.check_unchanged()
+        check_writable(store, "runs")  # now, not after hours of training
+        place = training.place(device, config.precision, features or cache)
+        data.cache_limit()  # what is wrong with it is said now, though it is used much later
+        images = data.load(config, cache=cache)
+        data.check(images, config)
+        lock = store / f".{name}.lock"
+        with alone(lock, name):
+            if not records.exists(store, name):  # as it may since another process has finished it
+                records.clear_way(store, name)
+                make(config, images, place, store, name, watch, net if change else None, step, change, keep)
+            lock.unlink(missing_ok=True)  # whoever still waits for it finds the run, and trains nothing
+    else:  # its checkpoint stays behind where a run was killed after its record was there
+        sweep(store, f".{name}-*.checkpoint*", 0)
+    finished = records.load(store / name)
+    contents = (finished.info["data"]["fingerprint"], finished.info["weights"]["sha256"])
+    if finished.info["config"] | {"data": "", "weights": ""} != plain(config) or contents != shas:
+        raise InputError(
+            f"the record {finished.path} is that of another config; remove that folder to train it again, or use "
+            "another store"
+        )
+    return finished
+
+
+def plain(config: Config) -> dict:
+    """The fields of a config without the paths of data and weights, which may lie elsewhere tomorrow."""
+    return dataclasses.asdict(config) | {"data": "", "weights": ""}
+
+
+def make(
+    config: Config,
+    images: data.Images,
+    place: training.Place,
+    store: Path,
+    name: str,
+    watch: Callable,
+    net: nn.Module | None = None,
+    step: training.Step = training.step,
+    change: Change = Change(),  # noqa: B008
+    keep: bool = False,
+) -> Path:
+    """Trains one run, tests its selected epoch once, and stores the record, whose folder it returns.
+
+    Raises InputError if the device lacks the memory or the store the room, and Diverged if a loss is no number.
+    """
+    made = provenance(place)  # now: the code may change meanwhile
+    reset_peak_memory(place.device)
+    if net is None:
+        net = models.build(config, images.classes)
+        models.train_only(net, config)
+    else:
+        net = models.like(net, config)
+    # Another device or precision goes on with its own bits only.
+    checkpoint = store / f".{name}-{device_as_file_name(place.device)}-{place.precision}.checkpoint"
+    before = models.first_layer(net).weight.detach().float().cpu().clone()
+    try:
+        task = loop.begin(net, images, config, place)
+        for history in loop.train(task, config, place, step, checkpoint):
+            watch(config, history.epochs)
+        task.module.load_state_dict(history.state)
+        clock = time.perf_counter()
+        test_logits = loop.test(task, history, images, config, place)
+        test_seconds = time.perf_counter() - clock
+        loop.finish(net, task, history, config)
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
+        half = config.batch_size // 2
+        way = f"try BATCH={half}, half of it, or" if half else "no batch is smaller, so try"
+        raise InputError(
+            f"batch_size is {config.batch_size}, for which {device_name(place.device)} lacks the memory; {way} a "
+            "smaller SIZE"
+        ) from error
+    info, arrays = describe(net, task, history, test_logits, images, config, before)
+    loop.check_finite(info["test_loss"], "test", info["selected_epoch"], config)
+    info |= {
+        "modified": str(change) or None,
+        "test_seconds": test_seconds,
+        "peak_memory_mib": peak_memory_mib(place.device),
+        "provenance": made | {"finished": now()},
+    }
+    tensors = kept_tensors(net, change) if keep or config.trains == "head" else None
+    try:
+        path = records.save(store, name, info, history.epochs, arrays, tensors)
+    except OSError as error:
+        raise InputError(
+            f"runs is {str(store)!r}, where the record of this run cannot be written ({error.strerror or error}); make "
+            "room or name another store, and run it again: slow epochs are kept in its checkpoint"
+        ) from error
+    sweep(store, f".{name}-*", 0)  # its checkpoint, and what killed predecessors left half-written
+    return path
+
+
+def kept_tensors(net: nn.Module, change: Change) -> dict[str, Tensor]:
+    """What the record must hold so that the trained network can be made again from the pretrained weights."""
+    state = {name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
+             for name, value in net.state_dict().items()}  # fmt: skip
+    if change.network:
+        return state
+    trained = set(models.trained_names(net))
+    buffers = {name for name, _ in net.named_buffers()}
+    return {name: value for name, value in state.items() if name in trained or name in buffers}
+
+
+def describe(
+    net: nn.Module, task: training.Task, history: training.History, test_logits: Tensor, images: data.Images,
+    config: Config, before: Tensor,
+) -> tuple[dict, dict]:  # fmt: skip
+    """(what run.json, what predictions.npz says of a finished run)."""
+    test_loss, test_accuracy = loop.score(test_logits, images.test_labels)
+    train_seconds = task.start_seconds + task.features_seconds + sum(e["train_seconds"] for e in history.epochs)
+    best = history.epochs[history.selected - 1]
+    forward, backward = models.flops(net, config.image_size)
+    held_out = len(data.split(images.train_labels, config)[1])
+    weights = models.origin_of(net).weights
+    info = {
+        "config": dataclasses.asdict(config),
+        "data": {
+            "name": images.name,
+            "fingerprint": images.fingerprint,
+            "train": len(task.training.index),
+            "validation": held_out,
+            "test": len(images.test),
+            "classes": list(images.classes),
+            "stored_size": list(images.train.shape[1:3]),
+            "facts": images.facts,
+        },
+        "weights": {"name": weights.name, "sha256": weights.sha256},
+        "network": {
+            "name": NETWORKS[config.network].name,
+            "key": config.network,
+            "features": models.width_below(models.head_of(net, config)),
+        },
+        "selected_epoch": history.selected,
+        "selected_on": "test" if config.select_on_test else "validation",
+        "validation_accuracy": best["validation_accuracy"],
+        "validation_loss": best["validation_loss"],
+        "test_accuracy": test_accuracy,
+        "test_loss": test_loss,
+        "train_seconds": train_seconds,
+        "features_seconds": task.features_seconds,
+        "start_seconds": task.start_seconds,
+        "validation_seconds": task.validation_features_seconds + sum(e["validation_seconds"] for e in history.epochs),
+        "images_per_second": len(task.training.index) * config.epochs / train_seconds,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "forward_flops": forward,
+        "backward_flops": backward,
+    }
+    arrays = {
+        "test_logits": test_logits.numpy(),
+        "test_labels": images.test_labels.numpy(),
+        "validation_logits": history.validation_logits.numpy(),
+        "validation_labels": task.validation.labels[task.validation.index].cpu().numpy(),
+        "validation_index": task.validation.index.cpu().numpy(),
+    }
+    first = models.first_layer(net).weight
+    if first.requires_grad:
+        arrays |= {"first_layer_before": before.numpy(), "first_layer_after": first.detach().float().cpu().numpy()}
+    return info, arrays
