@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from report_lib import config as configs
 from report_lib.config import APPROACHES, PARAMETERS, PRESETS, parameters
+from report_lib.config.parameters import OF_RUNS
 from report_lib.config.plan import given
 from report_lib.files import STORE, InputError, check_writable, folder, locate, read_yaml, shown, write_whole
 
@@ -156,7 +157,8 @@ def do_run(options: argparse.Namespace) -> None:
     elif options.approach is None:
         raise InputError("one of --approach, or --study with --index, is needed to say which run")
     else:
-        fields = given(settings, options.approach) | {"seed": parameters.from_text("seed", options.seed, int)}
+        typed = {name: settings[name] for name in OF_RUNS if getattr(options, f"field_{name}") is not None}
+        fields = given(settings, options.approach) | typed | {"seed": parameters.from_text("seed", options.seed, int)}
         config = configs.preset(options.approach, options.preset, **fields)
     from report_lib import runs  # late, so that --help and a wrong value answer at once
 

@@ -8,6 +8,8 @@ import made_up
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_up import CLASSES, IMAGES, rewrite
 from threadpoolctl import threadpool_limits
 
@@ -99,6 +101,25 @@ def test_one_approach_alone_is_compared_with_nothing(study, monkeypatch):
     assert words.verdict(alone) is None and report_numbers(alone)["comparisons"] == {"corrected": {}}
 
 
+def test_a_preset_that_no_approach_has_is_compared_with_nothing(study, third, monkeypatch):
+    for name in ("full_finetune", "linear_probe"):  # put back in the opposite order, so that the registry is as it was
+        monkeypatch.delitem(APPROACHES, name)
+    alone = study(0.7, presets="published,corrected")
+    for part in filter(None, parts(alone)):
+        check(part)
+    numbers = report_numbers(alone, PUBLISHED)
+    assert numbers["comparisons"] == {"published": {}, "corrected": {}} and numbers["published"] == {}
+
+
+def test_the_published_preset_alone_has_a_report(study):
+    """Test images selected every epoch, and there is no `corrected` that a defect could be compared with."""
+    bare = study(better, presets="published", present="published", budgets="10", defects="linear_probe")
+    for part in filter(None, parts(bare)):
+        check(part)
+    assert measures.defect_effects(bare) == [] and tables.defects(bare) is None and plots.reliability(bare.of()) is None
+    assert "Hollow" in plots.accuracy_against_time(bare).caption
+
+
 def test_a_study_of_ones_own_pictures_speaks_of_them_alone(study):
     mine = study(better, presets="corrected,tuned", present="tuned", seeds="0,1,2", data_name="My flowers")
     assert words.claims(mine, PUBLISHED) is None and tables.published(mine, PUBLISHED) is None
@@ -119,6 +140,30 @@ def test_the_better_one_is_named(study):
     assert said(1.0) == "full fine-tuning and the linear probe get the same test images right"
     wins = report_numbers(study(better, seeds="0,1,2"))["comparisons"]["corrected"][PAIR]["wins"]
     assert wins == 1.0
+
+
+def test_where_an_approach_gains_is_said_with_its_sign(study):
+    def said(accuracy):
+        return words.classes(study(accuracy, seeds="0,1,2")).markdown
+
+    many = len(CLASSES)
+    assert f"Of {many} classes, full fine-tuning is clearly ahead of the linear probe on {many} and" in said(
+        lambda approach, *_: 0.9 if approach == "full_finetune" else 0.3
+    )
+    assert f"ahead of the linear probe on 0 and behind on {many}" in said(
+        lambda approach, *_: 0.3 if approach == "full_finetune" else 0.9
+    )
+    assert "extremes" not in said(1.0)
+
+
+def test_the_main_figure_names_no_preset_that_selects_on_test_images(study):
+    def flattered(approach, kind, value):
+        return 0.9 if value == "published" else better(approach, kind, value)
+
+    caption = plots.accuracy_against_time(study(flattered, **FULL)).caption
+    assert "selected on validation images is that of full fine-tuning, preset corrected" in caption
+    assert "trains 10 times as long as the linear probe with the same preset." in caption
+    assert "is that of the linear probe" in plots.accuracy_against_time(study(worse, **FULL)).caption
 
 
 def test_the_crossing_of_few_labels_is_named(study):
@@ -243,7 +288,7 @@ def test_what_was_left_out_or_changed_is_said(study):
     assert (
         "2 undecodable images" in said and "1,200 text files (.txt)" in said and "copies of training images: 3" in said
     )
-    assert "0 to 4,095 are scaled" in said and "Two folders were one class." in said
+    assert "Two folders were one class." in said
 
 
 def test_two_hundred_classes_fit(study):
@@ -262,9 +307,29 @@ def test_shortened_names_of_one_set_stay_distinct():
     assert len(set(short)) == len(names) and short[-1] == "cat"
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=30, unique_by=str.strip), st.integers(6, 28))
+def test_any_names_that_differ_stay_distinct(names, width):
+    """Class names are folders' names: they differ by more than blanks at their ends."""
+    begins = [f"the same long beginning, {number // 3} {name}" for number, name in enumerate(names)]
+    for given_names in (names, begins, [f"{name} and the same long end" for name in names]):
+        if len(set(given_names)) == len(given_names):
+            short = style.short_names(given_names, width)
+            assert len(set(short)) == len(given_names) and max(map(len, short)) <= width
+
+
 def test_no_mistake_and_no_disagreement(study):
     made = study(1.0, seeds="0")
     assert "Pictures:" not in pictures.mistakes(made.of(), pixels()).alt
+
+
+def test_what_only_one_of_three_gets_right_is_shown(study, third):
+    made = study(lambda approach, *_: 0.8 if approach == "last_block" else 0.5, seeds="0")
+    figure = pictures.disagreements(made.of(), pixels())
+    right = {approach: measures.right(runs)[0] for approach, runs in made.of().items()}
+    alone = right["last_block"] & ~right["linear_probe"] & ~right["full_finetune"]
+    assert f"{alone.sum()} only last-block tuning" in figure.caption and "the surest of the others" in figure.caption
+    assert pictures.disagreements({"linear_probe": made.runs("linear_probe")}, pixels()) is None
 
 
 def test_pictures_of_other_images_than_the_runs_are_refused(study):
@@ -308,6 +373,18 @@ def test_no_folder_of_a_machine_is_published(study):
     assert report_numbers(again)["provenance"]["command"] == published
 
 
+def test_defects_and_budgets_have_one_row_of_provenance_each(study):
+    made = study(better, presets="corrected", seeds="0,1", budgets="10,50", defects="full_finetune")
+    rows = {(row[0], row[1]): row[2] for row in tables.provenance(made).rows}
+    defects = len(made.defects("full_finetune")) * len(next(iter(made.defects("full_finetune").values())))
+    budgets = len(made.budgets("linear_probe")) * len(next(iter(made.budgets("linear_probe").values())))
+    assert rows == {
+        ("linear probe", "corrected"): "2", ("linear probe", "budgets 10, 50"): str(budgets),
+        ("full fine-tuning", "corrected"): "2", ("full fine-tuning", "each defect alone"): str(defects),
+        ("full fine-tuning", "budgets 10, 50"): str(budgets),
+    }  # fmt: skip
+
+
 def test_results_hold_every_preset_defect_and_budget(study):
     made = study(better, **FULL)
     numbers = report_numbers(made, PUBLISHED, {"linear_probe": {"trials": []}})
@@ -335,6 +412,20 @@ def test_results_hold_every_preset_defect_and_budget(study):
         assert counts["both"] + counts["only_a"] == probe.sum() and counts["both"] + counts["only_b"] == tuned.sum()
     assert pair["accuracy"]["mean"] == pytest.approx((right[1].astype(float) - right[0]).mean())
     assert numbers["published"]["linear_probe"]["test_accuracy_ci95"][0] < 0.7969 and numbers["search"]
+
+
+def test_results_hold_the_intervals_that_sentences_give(study):
+    numbers = report_numbers(study(better, presets="published,corrected", seeds="0,1"), PUBLISHED)
+    for run in numbers["approaches"]["linear_probe"]["corrected"]["runs"]:
+        gap = run["test_minus_validation"]
+        assert gap["mean"] == pytest.approx(run["test_accuracy"] - run["validation_accuracy"])
+        assert gap["ci95"][0] < gap["mean"] < gap["ci95"][1] and "Newcombe" in gap["ci95_method"]
+        assert run["test_accuracy_ci95"] == stats.wilson(round(run["test_accuracy"] * IMAGES), IMAGES)
+    assert numbers["approaches"]["full_finetune"]["published"]["runs"][0]["test_minus_validation"] is None
+    gap = measures.published_difference(PUBLISHED, "linear_probe", "full_finetune")
+    assert gap.mean == pytest.approx(0.009) and not gap.clear
+    pairs = measures.comparisons(study(better, seeds="0,1").of())
+    assert set(map(measures.pair_name, pairs)) == {PAIR}
 
 
 def test_no_result_depends_on_the_number_of_threads(study):

@@ -332,6 +332,7 @@ def test_an_accented_class_in_two_unicode_forms_is_one_class(load, train, test):
     ("cat", "c\u0430t", r"'c.t' has no image under train/, where 'cat' looks like it: they differ in U\+0430 CYRILLIC"),
     ("Cat", "cat", "'cat' has no image under train/, where 'Cat' looks like it: they differ in capitals"),
     ("cat ", "cat", "'cat' has no image under train/, where 'cat ' looks like it: they differ in spaces"),
+    ("\ufb01sh", "fish", r"where '.sh' looks like it: they differ in U\+FB01 LATIN SMALL LIGATURE FI"),
     ("cats", "cat", "'cat' has no image under train/, where there is 'cats'"),
     ("cat", "zebra", "'zebra' has no image under train/; expected"),
     ("cat\u200b", "cat\u200b", r"no printable name \(it holds U\+200B ZERO WIDTH SPACE\); rename"),
@@ -405,6 +406,12 @@ def test_folders_that_are_no_parts_are_named(tmp_path, change, says):
         data.load(tree(tmp_path / "x", files), 63)
 
 
+def test_images_that_lie_straight_in_train_are_said_to_be_in_no_class(tmp_path):
+    files = {name.replace("/a/", "/").replace("/b/", "/"): content for name, content in GOOD.items()}
+    with pytest.raises(InputError, match="whose train/ holds no class folders; expected is train/<class>"):
+        data.load(tree(tmp_path / "x", files), 63)
+
+
 def test_two_folders_for_one_part_are_refused(load):
     with pytest.raises(InputError, match="has both Train and train; keep one of them"):
         load({"Train/a/9.png": png()})
@@ -413,9 +420,10 @@ def test_two_folders_for_one_part_are_refused(load):
 # --- zip archives of other systems -----------------------------------------------------------------------------
 
 
-def test_a_zip_from_windows_with_backslashes(tmp_path):
+@pytest.mark.parametrize("folder", ["pictures\\train\\a\\", "pictures/"])
+def test_a_zip_from_windows_with_backslashes(tmp_path, folder):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("pictures\\train\\a\\", b"")
+        archive.writestr(folder, b"")
         for name, content in GOOD.items():
             archive.writestr(("pictures/" + name).replace("/", "\\"), content)
     images = data.load(str(tmp_path / "x.zip"), 63)
@@ -453,6 +461,14 @@ def test_a_zip_of_the_zip_program(tmp_path, options):
     expected = data.load(tree(tmp_path / "tree", with_classes(["café", "猫"], ["café", "猫"])), 63)
     subprocess.run(["zip", "-qr", *options, "../x.zip", "."], cwd=tmp_path / "tree", check=True)
     assert data.load(str(tmp_path / "x.zip"), 63).fingerprint == expected.fingerprint
+
+
+@pytest.mark.skipif(not shutil.which("zip"), reason="zip is not installed")
+def test_an_encrypted_zip_is_one_sentence(tmp_path):
+    tree(tmp_path / "tree", GOOD)
+    subprocess.run(["zip", "-qr", "-P", "x", "../x.zip", "."], cwd=tmp_path / "tree", check=True)
+    with pytest.raises(InputError, match="x.zip', which is encrypted; pack it without a password"):
+        data.load(str(tmp_path / "x.zip"), 63)
 
 
 def test_a_streamed_zip(tmp_path):

@@ -102,12 +102,14 @@ def _zipped(path: Path) -> Iterator[tuple[Member, Read]]:
         if (len(infos) - _announced(path)) % (1 << 16):  # a damaged length makes zipfile skip what follows
             raise zipfile.BadZipFile("its directory is damaged")
         _unwrap(infos)
-        windows = not any("/" in info.filename for info in infos)
         for info in infos:
+            if info.flag_bits & 1:
+                raise InputError(f"data is {str(path)!r}, which is encrypted; pack it without a password")
             archive.open(info).close()  # raises where a damaged name would make an image vanish unread
             name, note = _decoded(info)
             packed = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             trouble = "" if packed else "neither stored nor deflated; pack it anew"  # zipfile unpacks that unbounded
+            windows = "/" not in name.rstrip("/")
             member = Member(name.replace("\\", "/") if windows else name, info.file_size, trouble, note)
             yield member, functools.partial(_inflated, archive, info)
 

@@ -101,6 +101,9 @@ def _lead(path: Path, within: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     top = leads[0] if leads else ()
     beside = sorted({parts[len(top)] for parts in within.values() if parts[:-1][: len(top)] == top and parts != top})
     lacks = "test" if any("train" in kinds[lead] for lead in leads) else "train"
+    for name in beside:
+        if PARTS.get(name.lower()) == lacks:
+            raise InputError(f"data is {str(path)!r}, whose {name}/ holds no class folders; expected is {EXPECTED}")
     there = f"there are {', '.join(f'{name}/' for name in beside[:6])}{', ...' * (len(beside) > 6)}; " if beside else ""
     raise InputError(
         f"data is {str(path)!r}, which has no {lacks}/ folder with images; {there}expected is {EXPECTED} "
@@ -169,7 +172,7 @@ def _skeleton(name: str) -> str:
 
 
 def _difference(cls: str, other: str) -> str:
-    if cls.casefold() == other.casefold():
+    if cls.lower() == other.lower():
         return "they differ in capitals"
     if cls.split() == other.split():
         return "they differ in spaces"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from report_lib.data.folders import counted
 from report_lib.evidence import Comparison, compare, comparisons, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.page.numbers import (
@@ -60,15 +61,13 @@ def data(run: Run, data_name: str = "") -> Prose:
     cited = " [@krizhevsky2009]" * measures.is_cifar10(run)
     origin = {"embedded": " [@le2015]", "imagenet": " [@deng2009]"}.get(config["weights"], "")
     untrained = ": the trunk knows nothing yet, which makes this run a control" * (weights["sha256"] is None)
-    left_out = [f"{number:,} {text(kind)}" for kind, number in (facts.get("left_out") or {}).items() if number]
-    span = " to ".join(f"{value:,g}" for value in facts.get("range") or ())
+    left_out = [text(counted(number, kind)) for kind, number in (facts.get("left_out") or {}).items() if number]
     return say(  # type: ignore[return-value]
         f"the data are {text(data_name or info['name'])}{cited}: {info['train']:,} training, {info['validation']:,} "
         f"validation and {info['test']:,} test images of {len(info['classes'])} classes, stored as {width} × {height} "
         f"pixels{f' and enlarged to {size} × {size} on the device' * ((height, width) != (size, size))}",
         f"left out: {listed(left_out)}" if left_out else "",
         f"test images that are exact copies of training images: {facts['copies']:,}" if facts.get("copies") else "",
-        f"stored values of {span} are scaled to 8 bits, alike for all images" * bool(span),
         *(text(note.rstrip(".")) for note in facts.get("notes") or ()),
         f"the weights of {run.info['network']['name']} are {text(weights['name'])}{origin}{untrained}",
     )

@@ -4,10 +4,12 @@ What decides a run's outcome is in the rooms below; this one may change without 
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from report_lib import data, models, training
@@ -50,6 +52,31 @@ def change_of(config: Config, net: nn.Module | None, step: training.Step) -> Cha
     )
 
 
+def check_origin(config: Config, net: nn.Module, weights_sha: str | None) -> None:
+    """Raises InputError for a network that was built from another config: what a notebook shows is what is trained."""
+    origin = models.origin_of(net)
+    if origin.weights.sha256 != weights_sha:
+        raise InputError(
+            f"weights is {config.weights!r}, but the network was built from others ({origin.weights.name}); give "
+            "models.build the config that is to be run"
+        )
+    classes = getattr(models.head_of(net, config), "out_features", 0)
+    if origin.outline == models.outline(net) and repr(net) != _layers(config.network, classes):
+        raise InputError(
+            f"network is {config.network!r}, but that which was built is another; give models.build the config that is "
+            "to be run"
+        )
+
+
+@functools.lru_cache(16)
+def _layers(network: str, classes: int) -> str:
+    """The layers of the network that the library builds, in words."""
+    with torch.device("meta"):
+        net, name = models.bare(network), NETWORKS[network].head
+        net.set_submodule(name, nn.Linear(net.get_submodule(name).in_features, classes))  # type: ignore[arg-type]
+    return repr(net)
+
+
 def run_name(config: Config, data_sha: str, weights_sha: str | None, change: Change = Change()) -> str:  # noqa: B008
     """Folder of a run: approach, preset, seed, and a hash of all that determines it (but not the device)."""
     fields = decides(config) | {"data": data_sha, "weights": weights_sha, "code": training.code_hash()}
@@ -83,6 +110,8 @@ def run(
     change = change_of(config, net, step)
     if shas is None:
         shas = data.fingerprint(config, cache=cache), models.weights_sha256(config.weights, config.network)
+    if net is not None:
+        check_origin(config, net, shas[1])
     name = run_name(config, *shas, change)
     if not records.exists(store, name):
         training.check_unchanged()
@@ -217,6 +246,7 @@ def describe(
             "name": NETWORKS[config.network].name,
             "key": config.network,
             "features": models.width_below(models.head_of(net, config)),
+            "layers": digest(repr(net)),
         },
         "selected_epoch": history.selected,
         "selected_on": "test" if config.select_on_test else "validation",

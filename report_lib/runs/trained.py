@@ -1,5 +1,6 @@
 """Trained networks, to be used: on new pictures, or looked into."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,41 +9,61 @@ import torch
 from torch import nn
 
 from report_lib import data, models
-from report_lib.files import InputError
+from report_lib.config import Config
+from report_lib.files import InputError, digest
 from report_lib.runs.store import Run
 
 
 def load_model(run: Run) -> nn.Module:
     """The network of a finished run, as it was tested, in eval mode, on the CPU: (B, 3, s, s) -> logits (B, classes).
 
-    Raises InputError if the study did not keep its weights, or the pretrained ones are no longer there.
+    Its images need not be there any more, nor, where all of it was trained, the pretrained weights.
+    Raises InputError if the study did not keep its weights, or the pretrained ones are needed and no longer there.
     """
-    tensors, config = run.tensors(), run.config
+    tensors, config = run.tensors(), _config(run)
     if tensors is None:
         raise InputError(
             f"the record {run.path} keeps no weights (parameter keep_weights is 'first' or 'none'); train it again "
             "with KEEP_WEIGHTS=all and another store"
         )
-    weights = models.load_weights(config.weights, config.network)
-    if weights.sha256 != run.info["weights"]["sha256"]:
-        raise InputError(f"weights is {config.weights!r}, which is no longer what {run.path.name} was trained from")
-    net = models.build(config, len(run.classes), weights)
-    try:
-        unknown = net.load_state_dict(tensors, strict=False).unexpected_keys
-    except RuntimeError:
-        unknown = ["of another shape"]
-    if unknown:
+    with torch.device("meta"):
+        net = models.bare(config.network)
+    models.set_head(net, config, len(run.classes))
+    if run.info["modified"] and run.info["network"].get("layers") != digest(repr(net)):
         raise InputError(
             f"the layers of {run.path.name} were changed in a notebook; only its code can build them again"
         )
+    if net.state_dict().keys() > tensors.keys():
+        net = models.build(config, len(run.classes), _weights(run))
+    net.load_state_dict(tensors, strict=False, assign=True)
     return net.requires_grad_(False).eval()
+
+
+def _config(run: Run) -> Config:
+    """Its config, but for where its images and weights lay."""
+    fields = run.info["config"] | {"data": "digits", "weights": "none"}
+    return dataclasses.replace(run, info=run.info | {"config": fields}).config
+
+
+def _weights(run: Run) -> models.Weights:
+    """The pretrained weights below what was trained."""
+    source, network = run.info["config"]["weights"], run.info["config"]["network"]
+    try:
+        weights = models.load_weights(source, network)
+    except OSError as error:
+        raise InputError(
+            f"weights is {source!r}, which cannot be read ({error.strerror}); {run.path} needs it"
+        ) from error
+    if weights.sha256 != run.info["weights"]["sha256"]:
+        raise InputError(f"weights is {source!r}, which is no longer what {run.path.name} was trained from")
+    return weights
 
 
 @torch.inference_mode()
 def predict(run: Run, paths: Sequence[str | Path]) -> list[dict]:
     """What a run's network makes of image files: for each, its path and the classes with their probabilities, the
     likeliest first. Pictures are brought to the size that the training images were stored in, and on as those were."""
-    net, config = load_model(run), run.config
+    net, config = load_model(run), _config(run)
     height, width = run.info["data"]["stored_size"]
     span = run.info["data"]["facts"].get("range")
     answers = []

@@ -1,11 +1,17 @@
 """The code that decides a run's outcome, as it was when it was imported: its hash is part of every run's name."""
 
 import ast
+import dis
 import functools
 import hashlib
 import inspect
+import re
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
+from torch import Tensor
 
 from report_lib.files import InputError
 
@@ -82,21 +88,67 @@ def _tells(node: object) -> bool:
 
 
 def differs(function: Callable, original: Callable) -> str:
-    """What tells a function from the library's: "" if both do the same, or else its code, with that of the notebook's
-    own functions that it calls."""
-    if function is original:
+    """What tells a function from the library's: "" if both do the same, or else its code, with all of the notebook's
+    own that it uses: functions, and the values of variables. Raises InputError if that cannot be told."""
+    if function is original or _code(function) == _code(original):
         return ""
-    ours, theirs = (meaning(inspect.cleandoc("\n" + _source(each))) for each in (function, original))
-    if ours == theirs:
-        return ""
-    called = [function.__globals__.get(name) for name in function.__code__.co_names]  # type: ignore[attr-defined]
-    own = [each for each in called if inspect.isfunction(each) and each.__module__ == function.__module__]
-    return "\n".join([ours, *(differs(each, original) for each in own if each is not function)])
+    return "\n".join(_used(function, []))
 
 
-def _source(function: Callable) -> str:
+def _code(function: Callable) -> str:
+    name = getattr(function, "__name__", type(function).__name__)
     try:
-        return inspect.getsource(function)
-    except OSError as error:
-        name = getattr(function, "__name__", "step")
-        raise InputError(f"{name} has no source that could name its runs; define it in a cell or a file") from error
+        if not inspect.isfunction(function):
+            raise TypeError
+        return meaning(inspect.cleandoc("\n" + inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError) as error:  # typed at a prompt; an object; a lambda within an expression
+        raise InputError(
+            f"{name} has no source that could name its runs; define it by `def`, in a cell or a file"
+        ) from error
+
+
+def _used(function: Callable, seen: list) -> Iterator[str]:
+    """The code of a function, and what is behind each name in it that its own module has given a meaning."""
+    seen.append(function)
+    code = _code(function)
+    yield code
+    closed = inspect.getclosurevars(function).nonlocals
+    names = {name: function.__globals__[name] for name in _globals(function.__code__) & function.__globals__.keys()}  # type: ignore[attr-defined]
+    defaults = {"default": [function.__defaults__, function.__kwdefaults__]}  # type: ignore[attr-defined]
+    for name, value in sorted({**names, **closed, **defaults}.items()):
+        if inspect.isfunction(value) and value.__module__ == function.__module__:
+            if value not in seen:
+                yield from _used(value, seen)
+        elif not (isinstance(value, list | dict | set) and _notes(name, function)):
+            yield f"{name} is {_value(value)}"
+
+
+def _globals(code: types.CodeType) -> set[str]:
+    """The global names that a piece of code looks up, functions within it included."""
+    names = {line.argval for line in dis.get_instructions(code) if line.opname == "LOAD_GLOBAL"}
+    return names.union(*(_globals(part) for part in code.co_consts if isinstance(part, types.CodeType)))
+
+
+def _notes(name: str, function: Callable) -> bool:
+    """Whether a function writes something down in its variable `name`, such as the losses so far."""
+    return bool(
+        re.search(rf"\b{name}\.(append|extend|add|update)\(|\b{name}\[[^]]*\] *=[^=]", inspect.getsource(function))
+    )
+
+
+def _value(value: object, depth: int = 0) -> str:
+    """A value in a form that is the same in every process."""
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        return f"{array.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
+    if inspect.ismodule(value) or inspect.isroutine(value) or isinstance(value, type):
+        return f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value.__name__)}"
+    if depth < 5 and isinstance(value, list | tuple):
+        return f"({', '.join(_value(part, depth + 1) for part in value)})"
+    if depth < 5 and isinstance(value, set | frozenset):
+        return _value(sorted(_value(part, depth + 1) for part in value), depth + 1)
+    if depth < 5 and (isinstance(value, dict) or hasattr(value, "__dict__")):
+        parts = value if isinstance(value, dict) else vars(value)
+        inside = ", ".join(f"{key}: {_value(part, depth + 1)}" for key, part in parts.items())
+        return f"{type(value).__qualname__} {{{inside}}}"
+    return re.sub(r" at 0x\w+", "", repr(value))
