@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def parameters_file(tree, tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
+        (["--flip", "true"], "flip is True; only approaches that train last_block or all have that"),
         (["--epochs", "-1"], "epochs is -1"),
         (["--epochs", "9" * 4000], "epochs is '999"),
         (["--epochs", "1.5"], "epochs is '1.5'"),
@@ -299,6 +301,8 @@ def test_a_trained_network_says_what_it_sees(options, tmp_path, capsys, monkeypa
     for answer in answers:
         assert {each["class"] for each in answer["classes"]} == {"cat", "dog"}
         assert sum(each["probability"] for each in answer["classes"]) == pytest.approx(1)
+    picture = picture.rename(tmp_path / "kept.png")
+    shutil.rmtree(tmp_path / "tree")  # a trained network is used where its training images are not
     assert main(["predict", str(picture), "--run", record, "--top", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     best = answers[0]["classes"][0]

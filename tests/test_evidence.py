@@ -412,6 +412,7 @@ def test_results_hold_every_preset_defect_and_budget(study):
         assert counts["both"] + counts["only_a"] == probe.sum() and counts["both"] + counts["only_b"] == tuned.sum()
     assert pair["accuracy"]["mean"] == pytest.approx((right[1].astype(float) - right[0]).mean())
     assert numbers["published"]["linear_probe"]["test_accuracy_ci95"][0] < 0.7969 and numbers["search"]
+    assert numbers["published"][PAIR]["mean"] == pytest.approx(0.009) and not numbers["published"][PAIR]["clear"]
 
 
 def test_results_hold_the_intervals_that_sentences_give(study):

@@ -513,7 +513,8 @@ def test_a_record_says_all_that_a_report_needs(study, few_digits):
         info = run.info
         counts = [len(part) for part in data.split(few_digits.train_labels, run.config)]
         assert [info["data"][part] for part in ("train", "validation", "test")] == [*counts, 20]
-        assert info["network"] == {"name": "MobileNetV3-Small", "key": "mobilenet_v3_small", "features": 1024}
+        network = {"name": "MobileNetV3-Small", "key": "mobilenet_v3_small", "features": 1024}
+        assert info["network"] == network | {"layers": info["network"]["layers"]}
         accuracy = (run.predictions["test_logits"].argmax(1) == run.predictions["test_labels"]).mean()
         assert info["test_accuracy"] == pytest.approx(accuracy)
         loss = F.cross_entropy(*(torch.from_numpy(run.predictions[f"test_{part}"]) for part in ("logits", "labels")))
@@ -583,6 +584,17 @@ def test_a_model_whose_pretrained_weights_have_changed_is_not_loaded(study, monk
     monkeypatch.setattr(models, "load_weights", lambda *_: changed_weights)
     with pytest.raises(InputError, match="no longer what .* was trained from"):
         runs.load_model(study.first)
+    (finetuned, _) = study.runs("full_finetune")
+    pictures = torch.randn(2, 3, 32, 32)
+    monkeypatch.setattr(models, "load_weights", refuse)
+    assert runs.load_model(finetuned)(pictures).shape == (2, 10), "all of it was trained: nothing else is needed"
+
+
+def test_pretrained_weights_that_are_gone_are_named(study):
+    moved = study.first.info | {"config": study.first.info["config"] | {"weights": "/gone/weights.pth"}}
+    with pytest.raises(InputError, match="weights is '/gone/weights.pth', which cannot be read .No such file") as error:
+        runs.load_model(dataclasses.replace(study.first, info=moved))
+    assert "\n" not in str(error.value)
 
 
 # --- what a notebook changes -----------------------------------------------------------------------------------
@@ -639,6 +651,10 @@ def widen(net):
     net.classifier[3] = nn.Sequential(nn.Linear(1024, 16), nn.ReLU(), nn.Linear(16, 10))
 
 
+def soften(net):
+    net.classifier[1] = nn.Softsign()
+
+
 def prune(net):
     with torch.no_grad():
         net.features[0][0].weight[3] = 0
@@ -649,6 +665,7 @@ def prune(net):
     [
         (unfreeze, "trained are features.12.0.weight, ", True),
         (widen, "layers or weights of the network were changed", False),
+        (soften, "layers or weights of the network were changed", False),
         (prune, "layers or weights of the network were changed", True),
     ],
 )
@@ -685,6 +702,69 @@ def test_a_changed_step_is_trained_under_another_name(study):
     assert "label_smoothing" in text, "the notebook's own functions that it calls count, too"
 
 
+def weighted_by(weights, noted):
+    def step(module, inputs, labels, optimizer):
+        loss = F.cross_entropy(module(inputs), labels, weight=weights)
+        noted.append(loss.item())
+        return loss.detach()
+
+    return step
+
+
+def calls_back(module, inputs, labels, optimizer):
+    return called_back(module, inputs, labels, optimizer)
+
+
+def called_back(*given):
+    return smoothed_step(*given) if given else calls_back(*given)
+
+
+def test_the_values_that_a_step_uses_are_part_of_its_runs_name(monkeypatch):
+    """A variable of the notebook, in a function that the step calls; a tensor around it; but not what it notes."""
+    texts = [training.differs(smoothed_step, training.step), training.differs(calls_back, training.step)]
+    monkeypatch.setitem(smoothed.__globals__, "SMOOTHING", 0.2)
+    texts += [training.differs(smoothed_step, training.step), training.differs(calls_back, training.step)]
+    assert len(set(texts)) == 4 and "SMOOTHING is 0.1" in texts[0] and "SMOOTHING is 0.2" in texts[2]
+    ones, noted = torch.ones(3), []
+    one, two, same = (
+        training.differs(weighted_by(weights, noted), training.step) for weights in (ones, 2 * ones, torch.ones(3))
+    )
+    assert one == same != two
+    noted.append(0.5)
+    assert training.differs(weighted_by(ones, noted), training.step) == one
+
+
+def test_what_a_step_uses_reads_the_same_in_another_process(tmp_path):
+    (tmp_path / "steps.py").write_text(
+        "import torch\nfrom torch import nn\nRATES = {'b': (1, 2.5), 'a': None}\nKINDS = {'x', 'y', 'z'}\n"
+        "loss_of = nn.CrossEntropyLoss(weight=torch.arange(3.0), label_smoothing=0.1)\n"
+        "def step(module, inputs, labels, optimizer):\n"
+        "    return [loss_of(module(inputs), labels) for _ in (RATES, KINDS, torch.float32)][0]\n"
+    )
+    code = "import steps\nfrom report_lib import training\nprint(training.differs(steps.step, training.step))"
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env=os.environ | {"PYTHONPATH": f"{PROJECT}{os.pathsep}{tmp_path}", "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    (text,) = texts
+    assert "label_smoothing: 0.1" in text and "2.5" in text and " at 0x" not in text
+
+
+def test_a_network_that_was_built_from_another_config_is_refused(study, tmp_path):
+    """To train the config's own instead would be to report what the notebook does not show."""
+    config, net = built(study)
+    torch.save(net.state_dict(), tmp_path / "other.pth")
+    other = models.build(dataclasses.replace(config, weights=str(tmp_path / "other.pth")), 10)
+    with pytest.raises(InputError, match=r"weights is 'none', but the network was built from others \(other.pth\)"):
+        study.run(config, other)
+    other = models.build(dataclasses.replace(config, network="alexnet", image_size=63), 10)
+    with pytest.raises(InputError, match="network is 'vgg11_bn', but that which was built is another"):
+        runner.check_origin(dataclasses.replace(config, network="vgg11_bn"), other, None)
+
+
 def test_a_head_of_ones_own_cannot_be_standardised(study):
     for approach in APPROACHES:
         config, net = study.config(approach, "tuned"), built(study, approach)[1]
@@ -693,12 +773,18 @@ def test_a_head_of_ones_own_cannot_be_standardised(study):
             study.run(config, net)
 
 
+class Called:
+    def __call__(self, module, inputs, labels, optimizer):
+        return smoothed_step(module, inputs, labels, optimizer)
+
+
 def test_a_step_without_source_is_one_sentence(study):
     config, _ = built(study)
     space = {}
     exec("def step(module, inputs, labels, optimizer): return None", space)
-    with pytest.raises(InputError, match="step has no source that could name its runs"):
-        study.run(config, step=space["step"])
+    for step in (space["step"], functools.partial(smoothed_step), Called()):
+        with pytest.raises(InputError, match="has no source that could name its runs"):
+            study.run(config, step=step)
 
 
 def test_a_network_of_another_seed_is_what_the_seed_would_have_built(study, trained, monkeypatch):

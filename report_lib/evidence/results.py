@@ -70,10 +70,13 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
         "provenance": info["provenance"] | {"command": measures.command_of(study.first)},
     }  # fmt: skip
     if published and study.is_homework:
+        theirs = [approach for approach in study.approaches if approach in published]
         numbers["published"] = {
             approach: published[approach] | {"test_accuracy_ci95": measures.published_interval(published, approach)}
-            for approach in study.approaches
-            if approach in published
+            for approach in theirs
+        } | {
+            f"{other} minus {theirs[0]}": _difference(measures.published_difference(published, theirs[0], other))
+            for other in theirs[1:]
         }
     return numbers | ({"search": searches} if searches else {})
 

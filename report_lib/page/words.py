@@ -44,7 +44,7 @@ def _took(runs: Runs) -> str:
     return f"{seconds(float(np.mean(spent)))}{by_seed(seconds(min(spent)), seconds(max(spent)))}"
 
 
-def _epoch_range(runs: Sequence[Run]) -> str:
+def _epoch_range(runs: Runs) -> str:
     """What tells how far times can be relied upon: a machine that does other work meanwhile has unequal epochs."""
     epochs = np.concatenate([run.epochs["train_seconds"] for run in runs])
     uneven = epochs.max() > max(1.0, 2 * np.median(epochs))
@@ -284,15 +284,15 @@ def time(study: Study) -> Prose | None:
     """Training times as ratios, as measured and by operations alone."""
     sentences = []
     for pair in comparisons(study.of()):
-        both, (a, b) = pair.a + pair.b, (the(pair.a), the(pair.b))
+        a, b = the(pair.a), the(pair.b)
         if not pair.times:
-            where = text(measures.device_of(both))
+            where = text(measures.device_of(pair.a + pair.b))
             sentences.append(f"{a} and {b} trained on different devices ({where}), so their times are not compared")
             continue
         kept, anew = (measures.operations(pair.b[0], c) / measures.operations(pair.a[0], c) for c in (True, False))
         again = f", or {factor(anew)} in a loop that runs the frozen trunk again in every epoch" if anew != kept else ""
         sentences += [f"{b} {times(pair)} as {a}, {_took(pair.b)} against {_took(pair.a)} on the same device",
-                      f"by operations alone the factor is {factor(kept)}{again}", _epoch_range(both)]  # fmt: skip
+                      f"by operations alone the factor is {factor(kept)}{again}"]  # fmt: skip
     return say(*sentences)
 
 
