@@ -108,7 +108,7 @@ def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):
     [
         ("EPOCHS=-1", "epochs is -1"),
         ("DATA=no/such/tree", "data is 'no/such/tree'"),
-        ("DATA=report_lib", "no train/ folder with images"),
+        ("DATA=notebooks", "has no train/ folder with images"),
         ("WEIGHTS=Makefile", "which is no readable .safetensors or weights-only .pth file"),
         ("SEEDS=0,0", "seeds is (0, 0)"),
         ("PRESETS=best", "presets is ('best',)"),
