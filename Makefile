@@ -83,7 +83,7 @@ help:  ## this list
 	@echo "  LAUNCHER=...     a prefix for what trains, such as 'srun --gpus=1'"
 	@echo "  BUDGET=190       seconds that make bench may take, about;  RECORD=.runs/<folder>   what make verify makes again"
 	@echo "variables of a study (without a default: what its presets say):"
-	@$(PYTHON) -m report_lib study --table 2>/dev/null | sed 's/^/  /' || echo "  (after make setup)"
+	@"$(PYTHON)" -m report_lib study --table 2>/dev/null | sed 's/^/  /' || echo "  (after make setup)"
 
 # --- the report: profile -> parameters -> executed notebooks -> HTML, PDF, results.json ---
 
@@ -94,15 +94,15 @@ LIB := $(wildcard report_lib/*.py report_lib/*/*.py)
 
 # Written anew only when it says something new, so that a changed variable re-executes and an unchanged one doesn't.
 $(DIR)/parameters.yaml: FORCE | $(READY)
-	@$(PYTHON) -c 'import importlib.util as u; raise SystemExit(not all(map(u.find_spec, "torch yaml papermill typst".split())))' \
+	@"$(PYTHON)" -c 'import importlib.util as u; raise SystemExit(not all(map(u.find_spec, "torch yaml papermill typst".split())))' \
 	  || { echo "error: the active environment $(ACTIVE) lacks packages; run" \
 	       "'python -m pip install -r requirements.lock' in it, or deactivate it" >&2; exit 2; }
-	@$(PYTHON) -m report_lib study --make "$(TYPED)" --output $@
+	@"$(PYTHON)" -m report_lib study --make "$(TYPED)" --output $@
 
 # Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
 $(WORK)/prepared: $(DIR)/parameters.yaml $(wildcard report_lib/data/*.py report_lib/models/*.py report_lib/config/*.py)
 	@mkdir -p $(WORK)
-	@$(PYTHON) -m report_lib study $< --prepare
+	@"$(PYTHON)" -m report_lib study $< --prepare
 	@touch $@
 
 # papermill leaves an output file even when a cell fails, so it writes aside, where no other make does, and with nobody's
@@ -111,13 +111,13 @@ define execute
 	@echo "executing notebooks/$*.ipynb"
 	@aside=$(WORK)/$*.$$$$.ipynb; source=$(WORK)/$*.source.$$$$.ipynb; log=$(WORK)/$*.log; failed=$(DIR)/$*.failed.ipynb; \
 	unset JPY_SESSION_NAME; \
-	$(PYTHON) -m export.inline notebooks/$*.ipynb $$source 2>$$log && \
-	$(1) $(PYTHON) -m export.isolated $(PYTHON) -m papermill $$source $$aside -p profile $(DIR)/parameters.yaml \
+	"$(PYTHON)" -m export.inline notebooks/$*.ipynb $$source 2>$$log && \
+	$(1) "$(PYTHON)" -m export.isolated "$(PYTHON)" -m papermill $$source $$aside -p profile $(DIR)/parameters.yaml \
 	    --cwd notebooks -k python3 --no-progress-bar --log-output 2>&1 \
 	  | tee -a $$log \
 	  | awk '/%\|/ {printf "\r%s", $$0; fflush(); bar = 1} END {if (bar) printf "\n"}' \
 	  && rm -f $$failed $$source && mv $$aside $@ \
-	  || { rm -f $$source; why=; if test -f $$aside; then mv $$aside $$failed; why=$$($(PYTHON) -m export.inline --failed $$failed); fi; \
+	  || { rm -f $$source; why=; if test -f $$aside; then mv $$aside $$failed; why=$$("$(PYTHON)" -m export.inline --failed $$failed); fi; \
 	       echo "error: $${why:-notebooks/$*.ipynb stopped: $$(grep '[^[:space:]]' $$log | tail -n 1)}" >&2; \
 	       test ! -f $$failed || echo "       as far as it came: $$failed; all messages: $$log" >&2; exit 1; }
 endef
@@ -144,11 +144,11 @@ STYLE := $(wildcard report/export/*.py report/export/templates/*) report/metadat
 # go, and then take the places of the last ones.
 $(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(EVERY:%=$(DIR)/%.ipynb) $(STYLE)
 	@set --; while read -r field; do set -- "$$@" --set "$$field"; done \
-	  < <($(PYTHON) -m report_lib study $(DIR)/parameters.yaml --heading | grep =); \
-	$(PYTHON) -m export $(DIR) $* $(NOTEBOOKS:%=$(DIR)/%.ipynb) $(if $(WITH),--with $(WITH:%=$(DIR)/%.ipynb)) "$$@"
+	  < <("$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml --heading | grep =); \
+	"$(PYTHON)" -m export $(DIR) $* $(NOTEBOOKS:%=$(DIR)/%.ipynb) $(if $(WITH),--with $(WITH:%=$(DIR)/%.ipynb)) "$$@"
 
 $(DIR)/results.json: $(DIR)/parameters.yaml $(NOTEBOOKS:%=$(DIR)/%.ipynb)
-	@$(PYTHON) -m report_lib results $< --published report/published.yaml --searches $(wildcard report/tuning/*.yaml) --output $@
+	@"$(PYTHON)" -m report_lib results $< --published report/published.yaml --searches $(wildcard report/tuning/*.yaml) --output $@
 
 # --- the runs alone, a job each: what a cluster is for ---
 
@@ -156,20 +156,20 @@ $(DIR)/results.json: $(DIR)/parameters.yaml $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 # trained again; afterwards, make report trains nothing. The last look is at the store itself, since a launcher may call
 # a job done whose node has died. A make that is killed must not leave half of the list, so it is written aside.
 $(WORK)/runs.mk: FORCE $(WORK)/prepared
-	@aside=$@.$$$$; $(PYTHON) -m report_lib study $(DIR)/parameters.yaml | awk '$$2 == "missing" { \
-	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) $$(PYTHON) -m report_lib run --study $(DIR)/parameters.yaml --index %d\n", \
+	@aside=$@.$$$$; "$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml | awk '$$2 == "missing" { \
+	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) \"$$(PYTHON)\" -m report_lib run --study $(DIR)/parameters.yaml --index %d\n", \
 	  $$1, $$1, $$1, $$1} END {print "all:"}' > $$aside && mv $$aside $@ || { rm -f $$aside; exit 2; }
 
 runs: $(WORK)/runs.mk  ## every run of PROFILE as a job of its own, through LAUNCHER if given; -j8 for eight at once
 	@+status=0; $(MAKE) --no-print-directory -f $(WORK)/runs.mk all || status=$$?; \
-	  $(PYTHON) -m report_lib study $(DIR)/parameters.yaml --complete && exit $$status
+	  "$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml --complete && exit $$status
 
 verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RECORD=folder, and say whether it is the same
-	@$(PYTHON) -m report_lib verify "$(or $(RECORD),$<)"
+	@"$(PYTHON)" -m report_lib verify "$(or $(RECORD),$<)"
 
 # --- the rest ---
 
-TESTS = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in tests/conftest.py's order
+TESTS = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in tests/conftest.py's order
 
 test: $(READY)  ## the tests; no network and no GPU needed; 5 to 8 minutes on two cores
 	@$(TESTS) -m "not long"
@@ -181,7 +181,7 @@ test-all: test  ## and those that are long by nature: kills, planted faults, a b
 # trained anew, in a store of their own, on the CPU, in float32 and in small steps: at Adam's default rate, rounding on
 # another processor grows into points of accuracy. nbval-reference executes and keeps them after an intended change.
 KEPT := $(patsubst notebooks/%,tests/executed/%,$(sort $(wildcard notebooks/0[1-4]*.ipynb)))
-headless = env -u JPY_SESSION_NAME REPORT_RUNS="$$folder/runs" REPORT_CACHE="$$folder/cache" $(PYTHON) -m
+headless = env -u JPY_SESSION_NAME REPORT_RUNS="$$folder/runs" REPORT_CACHE="$$folder/cache" "$(PYTHON)" -m
 
 nbval: $(READY)  ## execute the committed executed notebooks again and compare every result; about 2 minutes
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
@@ -191,23 +191,23 @@ nbval-reference: $(READY)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	for name in $(basename $(notdir $(KEPT))); do \
 	  echo "executing notebooks/$$name.ipynb"; \
-	  $(PYTHON) -m export.inline "notebooks/$$name.ipynb" "$$folder/source.ipynb" && \
-	  $(headless) export.isolated $(PYTHON) -m papermill "$$folder/source.ipynb" "$$folder/$$name.ipynb" -p profile tests/executed/parameters.yaml \
+	  "$(PYTHON)" -m export.inline "notebooks/$$name.ipynb" "$$folder/source.ipynb" && \
+	  $(headless) export.isolated "$(PYTHON)" -m papermill "$$folder/source.ipynb" "$$folder/$$name.ipynb" -p profile tests/executed/parameters.yaml \
 	    --cwd notebooks -k python3 --no-progress-bar --log-level ERROR && \
-	  $(PYTHON) tests/nbval_results.py "$$folder/$$name.ipynb" "tests/executed/$$name.ipynb" || exit; \
+	  "$(PYTHON)" tests/nbval_results.py "$$folder/$$name.ipynb" "tests/executed/$$name.ipynb" || exit; \
 	done
 
 lab: $(READY)  ## JupyterLab on the notebooks; LAB=--no-browser and what else it is to be told
-	@$(PYTHON) -m jupyterlab --notebook-dir=. $(LAB) notebooks/01_linear_probe.ipynb
+	@"$(PYTHON)" -m jupyterlab --notebook-dir=. $(LAB) notebooks/01_linear_probe.ipynb
 
 bench: $(READY)  ## our training beside the published loop, on the same images; about 4 minutes
-	@$(PYTHON) -m bench --make "$(TYPED)" $(if $(BUDGET),--budget "$(BUDGET)")
+	@"$(PYTHON)" -m bench --make "$(TYPED)" $(if $(BUDGET),--budget "$(BUDGET)")
 
 lint: $(READY)  ## ruff, mypy, and the conventions of the notebooks
-	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m ruff format --check .
-	@$(PYTHON) -m mypy
-	@$(PYTHON) -m pytest -q tests/test_notebooks.py
+	@"$(PYTHON)" -m ruff check .
+	@"$(PYTHON)" -m ruff format --check .
+	@"$(PYTHON)" -m mypy
+	@"$(PYTHON)" -m pytest -q tests/test_notebooks.py
 
 clean:  ## remove build leftovers and decoded images; finished runs, reports and downloads stay
 	rm -rf report/*/.work report/*/*.failed.ipynb .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

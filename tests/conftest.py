@@ -2,6 +2,7 @@ import functools
 import io
 import os
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -134,3 +135,25 @@ def study(tmp_path):
     import made_up
 
     return functools.partial(made_up.study, tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """make(megabytes) -> a folder on a file system of that size; skips where none can be mounted."""
+    mounted = []
+
+    def make(megabytes):
+        path = tmp_path / f"disk{megabytes}"
+        path.mkdir()
+        size = f"size={megabytes}m"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True)
+        if done.returncode:
+            pytest.skip("no tmpfs can be mounted here")
+        mounted.append(path)
+        return path
+
+    if not shutil.which("mount"):
+        pytest.skip("no tmpfs can be mounted here")
+    yield make
+    for path in mounted:
+        subprocess.run(["umount", "-l", str(path)], check=False)

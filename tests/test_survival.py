@@ -225,28 +225,6 @@ def test_what_has_a_runs_name_but_is_none_is_moved_aside_before_training(tree, t
 # --- full disks and small memories -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """make(megabytes) -> a folder on a file system of that size; skips where none can be mounted."""
-    mounted = []
-
-    def make(megabytes):
-        path = tmp_path / f"disk{megabytes}"
-        path.mkdir()
-        size = f"size={megabytes}m"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True)
-        if done.returncode:
-            pytest.skip("no tmpfs can be mounted here")
-        mounted.append(path)
-        return path
-
-    if not shutil.which("mount"):
-        pytest.skip("no tmpfs can be mounted here")
-    yield make
-    for path in mounted:
-        subprocess.run(["umount", "-l", str(path)], check=False)
-
-
 def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_made(tree, tmp_path, small_disk):
     config = probe(tree(train=40, size=(60, 60)), epochs=1)
     disk = small_disk(2)  # room for the images, not for the frozen features

@@ -19,7 +19,11 @@ def summary(net: nn.Module, image_size: int) -> pd.DataFrame:
         trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         shape = " × ".join(map(str, batch.shape[1:]))
         rows.append((name, type(part).__name__, shape, sum(parameter.numel() for parameter in parameters), trained))
-    return pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters", "trained"]).set_index("layer")
+    return (
+        pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters", "trained"])
+        .set_index("layer")
+        .rename_axis(None)
+    )
 
 
 def first_layer(net: nn.Module) -> nn.Conv2d:

@@ -260,7 +260,7 @@ def abstract(study: Study) -> Prose:
     rate_given = study.settings["learning_rate"]
     lines = [
         f"**Data:** {text(study.settings['data_name'] or info['data']['name'])}; labelled images: {labels}.",
-        f"**Network:** {info['network']['name']}, {text(info['weights']['name'])}.",
+        f"**Network:** {info['network']['name']}; weights: {text(info['weights']['name'])}.",
         f"**Runs:** preset *{study.presented}*{f', beside it {listed(others)}' if others else ''}; "
         f"{_count(config['epochs'], 'epoch')}, {config['image_size']} × {config['image_size']} pixels, "
         f"seed{'s' * (len(seeds) > 1)} {listed(seeds)}; {len(study.all_runs)} runs in all, on "
@@ -320,7 +320,8 @@ def claims(study: Study, published: dict) -> Prose | None:
         + (f"Labels: {labels}. " if labels else "")
         + (f"Compute: {b} {price}." if price else ""),
     ]
-    return Prose("\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)))
+    lead = f"The homework report ({text(published['source'])}) makes three claims. What became of them:\n\n"
+    return Prose(lead + "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)))
 
 
 # --- what presets, defects and labels change -------------------------------------------------------------------

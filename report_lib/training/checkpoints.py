@@ -71,7 +71,7 @@ def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimize
 
 
 def _history(stored: dict, module: nn.Module) -> dict:
-    """`stored`, if `loop.fit` can go on from it; ValueError, TypeError or AttributeError if not."""
+    """`stored`, if `loop.train` can go on from it; ValueError, TypeError or AttributeError if not."""
     if stored.keys() != HISTORY.keys() or not all(isinstance(stored[name], kind) for name, kind in HISTORY.items()):
         raise ValueError("its history is none")
     numbers = [epoch["epoch"] for epoch in stored["epochs"]]
