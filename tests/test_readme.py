@@ -5,6 +5,7 @@ import re
 
 from report_lib.config import PARAMETERS, parameters
 from report_lib.files import PROJECT
+from report_lib.models.weights import EMBEDDED_SHA256
 
 README = (PROJECT / "README.md").read_text()
 GUIDE = PROJECT / "report" / "guide"
@@ -22,6 +23,8 @@ def test_the_first_screen_says_what_the_committed_results_say():
     labels, size = numbers["label_budget"][-1]["labels_per_class"], numbers["recipe"]["image_size"]
     assert f"{labels:.0f} labelled images per class, {size} pixels" in said
     assert f"{numbers['approaches']['linear_probe']['tuned']['test_accuracy']['n']} seeds" in said
+    trained_from_these = numbers["weights"]["sha256"] == EMBEDDED_SHA256
+    assert ("since replaced by those embedded here" in said) is not trained_from_these
 
 
 def test_every_link_leads_somewhere():
