@@ -12,7 +12,9 @@ __version__ = "0.2.0"
 _ROOMS = {
     **dict.fromkeys(("config", "data", "models", "training", "runs", "evidence", "page", "files")),
     **dict.fromkeys(("Study", "load_model", "predict"), "runs"),
-    **dict.fromkeys(("plots", "pictures", "tables", "numbers", "words", "live", "explore"), "page"),
+    **dict.fromkeys(
+        ("plots", "pictures", "tables", "numbers", "words", "findings", "claims", "live", "explore"), "page"
+    ),
     "listing": "page.parts",
     "results": "evidence",
     "read_yaml": "files",

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report_lib.evidence.stats import Estimate
+from report_lib.evidence.stats import Difference, Estimate
 from report_lib.page import numbers
 
 
@@ -42,8 +42,21 @@ def test_one_number_rounds_the_same_by_whatever_way_it_came():
 def test_intervals_and_spreads_round_together():
     assert numbers.reach(-0.0123, 0.0456) == ("\N{MINUS SIGN}1.2 to +4.6", 1)
     assert numbers.spread([0.5, 0.6], 100, 1) == "55.0 ± 7.1" and numbers.spread([0.5], 100, 0) == "50"
-    assert numbers.rate(Estimate(0.8234, None, 1, 0.78, 0.86, "")) == "82\N{NO-BREAK SPACE}%"
     assert numbers.deviation([1.0]) is None and numbers.deviation([1.0, 3.0]) == pytest.approx(np.sqrt(2))
+
+
+@pytest.mark.parametrize("half", [0.0001, 0.004, 0.05])
+def test_an_accuracy_looks_the_same_whatever_its_interval(half):
+    estimate = Estimate(0.5968, None, 1, 0.5968 - half, 0.5968 + half, "")
+    assert numbers.rate(estimate) == numbers.percent(0.5968) == "59.7\N{NO-BREAK SPACE}%"
+    assert numbers.interval(estimate).endswith("\N{NO-BREAK SPACE}%") and numbers.interval(estimate).count(".") == 2
+    assert numbers.points(Difference(0.0304, 0.03 - half, 0.03 + half, "")).startswith("+3.0 points")
+
+
+def test_a_spread_that_rounds_to_zero_is_no_certainty():
+    assert numbers.spread([1.1371, 1.1389, 1.1402], 1, 2) == "1.14 ± <0.01"
+    assert numbers.spread([1.14, 1.14], 1, 2) == "1.14", "one measurement, or none that differs"
+    assert numbers.signed(0.0004, 1) == "0.0" and numbers.signed(-0.0004, 1) == "0.0"
 
 
 def test_no_softmax_is_quite_sure():

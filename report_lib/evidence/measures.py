@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from report_lib.config import APPROACHES, DEFECTS
+from report_lib.config import APPROACHES
 from report_lib.evidence import stats
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.files import InputError
@@ -36,9 +36,15 @@ def once(compute: Callable) -> Callable:
 
 
 @once
+def predicted(run: Run) -> np.ndarray:
+    """The class that each test image is given, int (N,)."""
+    return run.predictions["test_logits"].argmax(1)
+
+
+@once
 def right(runs: Runs) -> np.ndarray:
     """Right or wrong, bool (seeds, N), of each test image."""
-    return np.array([run.predictions["test_logits"].argmax(1) == run.predictions["test_labels"] for run in runs])
+    return np.array([predicted(run) == run.predictions["test_labels"] for run in runs])
 
 
 @once
@@ -66,7 +72,7 @@ def probabilities(run: Run) -> tuple[np.ndarray, np.ndarray]:
 @once
 def confusion(runs: Runs) -> np.ndarray:
     """Counts (classes, classes), row true, column predicted, of the test images of all seeds together."""
-    pairs = ((run.predictions["test_labels"], run.predictions["test_logits"].argmax(1)) for run in runs)
+    pairs = ((run.predictions["test_labels"], predicted(run)) for run in runs)
     return np.sum([stats.confusion(*pair, len(runs[0].classes)) for pair in pairs], axis=0)
 
 
@@ -101,6 +107,17 @@ def selection_gap(run: Run) -> Difference | None:
 
 
 @once
+def gap(runs: Runs) -> Difference | None:
+    """Test minus validation accuracy at the selected epochs of all seeds, each within its own run; None if the test
+    images selected them."""
+    if len(runs) == 1 or runs[0].info["selected_on"] != "validation":
+        return selection_gap(runs[0])
+    tested = right(runs).astype(float)
+    held_out = np.array([run.info["validation_accuracy"] for run in runs])
+    return stats.paired_difference(np.broadcast_to(held_out[:, None], tested.shape), tested)
+
+
+@once
 def mistakes(run: Run, count: int = 8) -> np.ndarray:
     """Indices of the wrongly predicted test images, those with the largest softmax probability first."""
     probability, labels = probabilities(run)
@@ -116,15 +133,6 @@ def first_layer_change(run: Run) -> float | None:
     before = arrays["first_layer_before"].astype(float)
     # Not np.linalg.norm, whose last digit depends on the number of threads.
     return float((np.square(arrays["first_layer_after"] - before).sum() / np.square(before).sum()) ** 0.5)
-
-
-def operations(run: Run, cached: bool = True) -> float:
-    """Floating-point operations per training image of a whole run; `cached`: where the run kept its frozen features, as
-    it did, with one forward pass through the frozen part, otherwise with one in every epoch."""
-    info, epochs = run.info, run.info["config"]["epochs"]
-    if cached and info["features_seconds"]:
-        return info["forward_flops"] + epochs * info["backward_flops"]
-    return epochs * (info["forward_flops"] + info["backward_flops"])
 
 
 # --- calibration -----------------------------------------------------------------------------------------------
@@ -205,6 +213,11 @@ class Comparison:
         return bool((right(self.a) == right(self.b)).all())
 
     @property
+    def pairs(self) -> int:
+        """How many pairs of a run of b and a run of a there are."""
+        return len(self.a) * len(self.b)
+
+    @property
     def wins(self) -> float:
         """Share of all pairs of a run of b and a run of a in which b has the higher test accuracy; ties count half."""
         return stats.chance_to_win(right(self.a).mean(1), right(self.b).mean(1))
@@ -236,30 +249,6 @@ def pair_name(comparison: Comparison) -> str:
     return f"{comparison.b[0].approach} minus {comparison.a[0].approach}"
 
 
-def defect_effects(study: Study) -> list[dict]:
-    """What each defect, switched on alone, does to the accuracy that `corrected` would report; and what all of them do
-    together, which is the preset `published`."""
-    effects = []
-    for approach in study.approaches:
-        alone, corrected = dict(study.defects(approach)), study.runs(approach, "corrected")
-        if not corrected:  # nothing to compare with
-            continue
-        if alone and study.runs(approach, "published"):
-            alone["all"] = study.runs(approach, "published")
-        for name, runs in alone.items():
-            # Where nothing is held out the test images select, so that alone is what it is compared with.
-            against = "select_on_test" if name == "train_on_all" and "select_on_test" in alone else "corrected"
-            comparison = compare(alone.get(against, corrected), runs)
-            effect = comparison.accuracy
-            if name == "select_on_test" and (right(comparison.b).mean(1) >= right(comparison.a).mean(1)).all():
-                # Of the same epochs, the one with the best test accuracy is reported: that cannot lower it.
-                effect = dataclasses.replace(effect, low=max(0.0, effect.low))
-            label = "all of them together: published" if name == "all" else DEFECTS[name]
-            effects.append({"approach": approach, "defect": name, "label": label, "against": against, "runs": runs,
-                            "effect": effect, "same_images_right": comparison.same_images_right})  # fmt: skip
-    return effects
-
-
 def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:
     """(labelled images per class, validation included; approach -> its best preset's runs), ascending, all images last;
     empty where the study has no budgets. One that no class can fill is the same as all images."""
@@ -277,22 +266,6 @@ def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:
         return []
     classes = len(study.first.classes)
     return [(count / classes, points[count]) for count in sorted(points)] + [(everything / classes, study.best)]
-
-
-# --- the homework report ---------------------------------------------------------------------------------------
-
-
-def published_interval(published: dict, approach: str) -> tuple[float, float]:
-    """The binomial interval that a published accuracy lacks."""
-    return stats.wilson(round(published[approach]["test_accuracy"] * published["images"]), published["images"])
-
-
-def published_difference(published: dict, a: str, b: str) -> Difference:
-    """Published accuracy of b minus that of a, as independent proportions."""
-    low, high = (published[approach]["test_accuracy"] for approach in (a, b))
-    images = (published["images"], published["images"])
-    interval = stats.newcombe((round(low * images[0]), round(high * images[1])), images)
-    return Difference(high - low, *interval, "Newcombe, two samples")
 
 
 # --- what runs are of ------------------------------------------------------------------------------------------

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from report_lib.evidence import measures
+from report_lib.evidence import costs, designs, measures
 from report_lib.evidence.measures import accuracy, compare, comparisons, pair_name
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.runs import Run, Runs, Study
 
 KEYS = ("selected_epoch", "selected_on", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
         "train_seconds", "features_seconds", "start_seconds", "validation_seconds", "test_seconds",
-        "images_per_second", "peak_memory_mib", "trained_parameters", "parameters", "forward_flops",
-        "backward_flops")  # fmt: skip
+        "peak_memory_mib", "trained_parameters", "parameters", "forward_flops", "backward_flops")  # fmt: skip
 SHOWN = (
     "trained_parameters",
     "selected_epoch",
@@ -60,22 +59,32 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
         "defects": [
             effect | {"effect": _difference(effect["effect"]), "runs": _names(effect["runs"]),
                       "test_accuracy": measures.mean_of(effect["runs"], "test_accuracy")}
-            for effect in measures.defect_effects(study)
+            for effect in designs.defect_effects(study)
         ],
         "label_budgets": [
             {"labels_per_class": labels, "comparisons": _comparisons(runs),
              "approaches": {approach: _accuracy(seeds) for approach, seeds in runs.items()}}
             for labels, runs in measures.budget_curve(study)
         ],
+        "selection": _selection(study),
+        "time_to_accuracy": [
+            {"approach": runs[0].approach, "preset": runs[0].preset,
+             "targets": {target: _reached(found) for target, found in targets.items()}}
+            for runs, targets in costs.time_to_accuracy(study)
+        ],
+        "agreement": {
+            preset: {" and ".join(found.names): _agreement(found) for found in designs.agreements(study, preset)}
+            for preset in study.presets
+        },
         "provenance": info["provenance"] | {"command": measures.command_of(study.first)},
     }  # fmt: skip
     if published and study.is_homework:
         theirs = [approach for approach in study.approaches if approach in published]
         numbers["published"] = {
-            approach: published[approach] | {"test_accuracy_ci95": measures.published_interval(published, approach)}
+            approach: published[approach] | {"test_accuracy_ci95": designs.published_interval(published, approach)}
             for approach in theirs
         } | {
-            f"{other} minus {theirs[0]}": _difference(measures.published_difference(published, theirs[0], other))
+            f"{other} minus {theirs[0]}": _difference(designs.published_difference(published, theirs[0], other))
             for other in theirs[1:]
         }
     return numbers | ({"search": searches} if searches else {})
@@ -104,7 +113,7 @@ def _comparisons(runs: dict[str, Runs]) -> dict:
         pair_name(pair): {
             "accuracy": _difference(pair.accuracy), "loss": _difference(pair.loss),
             "classes": dict(zip(pair.a[0].classes, map(_difference, pair.classes), strict=True)),
-            "images": pair.counts, "wins": pair.wins, "same_images_right": pair.same_images_right,
+            "images": pair.counts, "wins": pair.wins, "pairs": pair.pairs, "same_images_right": pair.same_images_right,
             "train_seconds_ratio": pair.times and dict(zip(("mean", "least", "greatest"), pair.times, strict=True)),
             "operations_ratio": {"as_run": _ratio(pair, True), "nothing_kept": _ratio(pair, False)},
         }
@@ -113,25 +122,46 @@ def _comparisons(runs: dict[str, Runs]) -> dict:
 
 
 def _ratio(pair: measures.Comparison, cached: bool) -> float:
-    return measures.operations(pair.b[0], cached) / measures.operations(pair.a[0], cached)
+    return costs.operations(pair.b[0], cached) / costs.operations(pair.a[0], cached)
+
+
+def _selection(study: Study) -> dict | None:
+    if not (found := designs.flattery(study)):
+        return None
+    return {"validation_minus_test": _difference(found.difference), "runs": found.runs,
+            "validation_above_test": found.above}  # fmt: skip
+
+
+def _reached(found: costs.Reached) -> dict:
+    return {"validation_accuracy": found.target, "seconds": list(found.seconds), "mean_seconds": found.mean,
+            "reached": len(found.of_those_that_do), "n": len(found.seconds)}  # fmt: skip
+
+
+def _agreement(found: designs.Agreement) -> dict:
+    return {name: getattr(found, name) for name in ("mean", "least", "greatest", "pairs")}
 
 
 def _preset(runs: Runs) -> dict:
     calibration, images = measures.calibration(runs), len(runs[0].predictions["test_labels"])
     of_class = np.bincount(runs[0].predictions["test_labels"], minlength=len(runs[0].classes))
     gaps, right = [measures.selection_gap(run) for run in runs], measures.confusion(runs).diagonal() / len(runs)
+    gap = measures.gap(runs)
     return {
         "config": {name: value for name, value in runs[0].info["config"].items()
                    if name not in ("approach", "seed", "data", "weights")},
         "runs": [
             {"seed": run.seed, "run": run.path.name, "device": measures.device_of((run,)),
              "finished": run.info["provenance"]["finished"], **{key: run.info[key] for key in KEYS},
-             "test_accuracy_ci95": measures.test_interval(run), "test_minus_validation": gap and _difference(gap),
+             "images_per_second": costs.training_rate(run), "features_images_per_second": costs.features_rate(run),
+             "others_share": run.info["provenance"].get("others_share"),
+             "test_accuracy_ci95": measures.test_interval(run), "test_minus_validation": own and _difference(own),
              "first_layer_change": measures.first_layer_change(run), "surest_mistakes": _mistakes(run),
              "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
-            for run, gap in zip(runs, gaps, strict=True)
+            for run, own in zip(runs, gaps, strict=True)
         ],
         "test_accuracy": _estimate(accuracy(runs)),
+        "test_minus_validation": gap and _difference(gap),
+        "cost": _cost(runs),
         "class_accuracy": dict(zip(runs[0].classes, (right / of_class).tolist(), strict=True)),
         "confusion": measures.confusion(runs).tolist(),
         "calibration": calibration and calibration | {"overconfidence": _difference(calibration["overconfidence"])},
@@ -143,6 +173,20 @@ def _preset(runs: Runs) -> dict:
         },
         "test_images": images,
     }  # fmt: skip
+
+
+def _cost(runs: Runs) -> dict:
+    """What is printed of a preset's cost, means over seeds; memory is the most of any."""
+    features = [rate for rate in map(costs.features_rate, runs) if rate]
+    names = ("train_seconds", "features_seconds", "start_seconds", "validation_seconds")
+    return {
+        **{name: measures.mean_of(runs, name) for name in names},
+        "features_measured_once": costs.features_shared(runs),
+        "images_per_second": float(np.mean([costs.training_rate(run) for run in runs])),
+        "features_images_per_second": float(np.mean(features)) if features else None,
+        "peak_memory_mib": costs.peak_memory(runs),
+        "operations": {"as_run": costs.operations(runs[0]), "nothing_kept": costs.operations(runs[0], False)},
+    }
 
 
 def _mistakes(run: Run) -> list[dict]:

@@ -1,4 +1,8 @@
-"""Numbers -> the text that tables and sentences print. Rounding follows the uncertainty."""
+"""Numbers -> the text that tables and sentences print.
+
+Accuracies in percent and their differences in points have one decimal wherever they stand, so that one number looks
+the same in every place. The rounding of losses follows their uncertainty.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,6 +13,7 @@ from report_lib.evidence.stats import Difference, Estimate
 
 NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
 MINUS = "\N{MINUS SIGN}"  # as wide as a plus
+DIGITS = 1  # decimals of accuracies in percent, and of points
 
 
 def decimals(*uncertainties: float | None) -> int:
@@ -32,12 +37,12 @@ def fixed(value: float, digits: int) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """With its sign, also a plus."""
+    """With its sign, also a plus; none before a zero."""
     text = fixed(value, digits)
-    return f"+{text}" if value > 0 and not text.startswith(MINUS) else text
+    return f"+{text}" if value > 0 and float(text.replace(",", "")) else text
 
 
-def percent(fraction: float, digits: int = 1) -> str:
+def percent(fraction: float, digits: int = DIGITS) -> str:
     return f"{fixed(100 * fraction, digits)}{NBSP}%"
 
 
@@ -48,22 +53,21 @@ def confidence(probability: float, digits: int = 0) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """The 95 % interval of a fraction, in percent, rounded as `rate` is."""
-    digits = decimals(50 * (estimate.high - estimate.low))
-    return f"{fixed(100 * estimate.low, digits)} to {percent(estimate.high, digits)}"
+    """The 95 % interval of a fraction, in percent."""
+    return f"{fixed(100 * estimate.low, DIGITS)} to {percent(estimate.high)}"
 
 
 def rate(estimate: Estimate) -> str:
-    """A fraction in percent, rounded as its 95 % interval tells."""
-    return percent(estimate.mean, decimals(50 * (estimate.high - estimate.low)))
+    """A fraction in percent."""
+    return percent(estimate.mean)
 
 
-def reach(low: float, high: float, scale: float = 100) -> tuple[str, int]:
-    """(an interval of differences with their signs, the decimals that it leaves meaningful); no unit."""
-    digits = decimals(scale * (high - low) / 2)
+def reach(low: float, high: float, scale: float = 100, digits: int = DIGITS) -> tuple[str, int]:
+    """(an interval of differences with their signs, the decimals that it takes); no unit."""
+    least = digits
     for bound in (low, high):  # a bound beside zero is not rounded to it: on which side it lies is what counts
         if bound:
-            digits = max(digits, min(digits + 2, math.ceil(-math.log10(abs(scale * bound) * 2))))
+            digits = max(digits, min(least + 2, math.ceil(-math.log10(abs(scale * bound) * 2))))
     return f"{signed(scale * low, digits)} to {signed(scale * high, digits)}", digits
 
 
@@ -74,9 +78,12 @@ def points(difference: Difference) -> str:
 
 
 def spread(values: Sequence[float], scale: float, digits: int) -> str:
-    """Mean, with the standard deviation between seeds where there are several."""
-    mean = fixed(scale * float(np.mean(values)), digits)
-    return mean if len(values) == 1 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
+    """Mean, with the standard deviation between seeds where there are several; one that rounds to zero is a bound."""
+    mean, wide = fixed(scale * float(np.mean(values)), digits), deviation(values)
+    if not wide:
+        return mean
+    text = f"{scale * wide:.{digits}f}"
+    return f"{mean} ± {text}" if float(text) else f"{mean} ± <{10.0**-digits:.{digits}f}"
 
 
 def by_seed(low: str, high: str) -> str:

@@ -5,24 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from report_lib.config import APPROACHES
-from report_lib.evidence import compare, comparisons, measures
+from report_lib.evidence import comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, standard_errors, the
-from report_lib.evidence.stats import Estimate
+from report_lib.evidence.stats import Difference
 from report_lib.page.numbers import (
+    DIGITS,
     capital,
     decimals,
     deviation,
     fixed,
     in_seconds,
-    listed,
     methods,
     p_value,
-    percent,
     reach,
     signed,
     spread,
 )
 from report_lib.page.parts import Table
+from report_lib.page.words import judge
 from report_lib.runs import Run, Runs, Study
 
 
@@ -31,20 +31,35 @@ def _column(uncertainties: Sequence[float]) -> int:
     return decimals(float(np.median(uncertainties)))
 
 
-def _percent_column(estimates: Sequence[Estimate]) -> int:
-    return _column([50 * (e.high - e.low) for e in estimates])
-
-
 def _of(runs: Sequence[Run], name: str) -> list[float]:
     return [run.info[name] for run in runs]
 
 
-def _name(runs: Runs) -> str:
+def name_of(runs: Runs) -> str:
     return APPROACHES[runs[0].approach].name
 
 
-def _between(low: float, high: float, digits: int) -> str:
-    return f"{fixed(100 * low, digits)} to {fixed(100 * high, digits)}"
+def between(low: float, high: float) -> str:
+    return f"{fixed(100 * low, DIGITS)} to {fixed(100 * high, DIGITS)}"
+
+
+def accuracies(runs: Runs) -> str:
+    """Test accuracy in percent, mean and deviation."""
+    return spread(_of(runs, "test_accuracy"), 100, DIGITS)
+
+
+def _seconds(runs: Runs) -> str:
+    """Training time; without a deviation where most of it is of features that were measured once."""
+    spent = _of(runs, "train_seconds")
+    return in_seconds([float(np.mean(spent))] if costs.features_shared(runs) else spent)
+
+
+def change_of(difference: Difference | None) -> tuple[str, str]:
+    """(a paired difference in points, its interval); blank where there is none."""
+    if difference is None:
+        return "", ""
+    span, digits = reach(difference.low, difference.high)
+    return signed(100 * difference.mean, digits), span
 
 
 # --- one approach ----------------------------------------------------------------------------------------------
@@ -52,20 +67,22 @@ def _between(low: float, high: float, digits: int) -> str:
 
 def epochs(runs: Runs) -> Table:
     """Losses and validation accuracy after each epoch, mean ± standard deviation over seeds."""
-    (of_accuracy, of_loss), columns = standard_errors(runs), []
+    (_, of_loss), columns = standard_errors(runs), []
     for name, scale, error in (("train_loss", 1, of_loss), ("validation_loss", 1, of_loss),
-                               ("validation_accuracy", 100, of_accuracy)):  # fmt: skip
+                               ("validation_accuracy", 100, None)):  # fmt: skip
         values = np.array([run.epochs[name] for run in runs]).T
-        digits = _column([scale * (deviation(seeds) or 0 if len(runs) > 1 else error) for seeds in values])
+        digits = DIGITS
+        if error is not None:
+            digits = _column([(deviation(seeds) or 0.0) if len(runs) > 1 else error for seeds in values])
         columns.append([spread(seeds, scale, digits) for seeds in values])
-    selected = _of(runs, "selected_epoch")
+    selected, part = _of(runs, "selected_epoch"), judge(runs)
     marks = ["•" * (epoch in selected) if len(runs) == 1 else str(selected.count(epoch) or "")
              for epoch in runs[0].epochs["epoch"]]  # fmt: skip
     return Table(
         f"tab-epochs-{runs[0].approach.replace('_', '-')}",
-        f"{capital(_name(runs))}: training and validation after each epoch"
+        f"{capital(name_of(runs))}: training and {part} after each epoch"
         + ("." if len(runs) == 1 else f", mean ± standard deviation of {len(runs)} seeds."),
-        ("epoch", "training loss, nats", "validation loss, nats", "validation accuracy, %",
+        ("epoch", "training loss, nats", f"{part} loss, nats", f"{part} accuracy, %",
          "selected" if len(runs) == 1 else "selected by, seeds"),
         tuple(zip(map(str, runs[0].epochs["epoch"]), *columns, marks, strict=True)),
         "rrrrc",
@@ -74,21 +91,23 @@ def epochs(runs: Runs) -> Table:
 
 def test(runs: Runs) -> Table:
     """What each seed's selected epoch does on the test images."""
-    digits, nats = (decimals(scale * error) for scale, error in zip((100, 1), standard_errors(runs), strict=True))
+    nats, chosen = decimals(standard_errors(runs)[1]), judge(runs) == "validation"
     rows = [
-        (str(run.seed), str(run.info["selected_epoch"]), fixed(100 * run.info["validation_accuracy"], digits),
-         fixed(100 * run.info["test_accuracy"], digits), _between(*measures.test_interval(run), digits),
+        (str(run.seed), str(run.info["selected_epoch"]),
+         *[fixed(100 * run.info["validation_accuracy"], DIGITS)] * chosen,
+         fixed(100 * run.info["test_accuracy"], DIGITS), between(*measures.test_interval(run)),
          fixed(run.info["test_loss"], nats))
         for run in runs
     ]  # fmt: skip
     return Table(
         f"tab-test-{runs[0].approach.replace('_', '-')}",
-        f"{capital(_name(runs))}: the selected epoch on {runs[0].info['data']['test']:,} test images; the 95 % "
+        f"{capital(name_of(runs))}: the selected epoch on {runs[0].info['data']['test']:,} test images; the 95 % "
         "interval is Wilson’s, over test images.",
-        ("seed", "epoch", "validation accuracy, %", "test accuracy, %", "95 % interval, %", "test loss, nats"),
+        ("seed", "epoch", *["validation accuracy, %"] * chosen, "test accuracy, %", "95 % interval, %",
+         "test loss, nats"),
         tuple(rows),
-        "rrrrrr",
-    )
+        "rrrrr" + "r" * chosen,
+    )  # fmt: skip
 
 
 # --- the comparison --------------------------------------------------------------------------------------------
@@ -96,45 +115,49 @@ def test(runs: Runs) -> Table:
 
 def comparison(study: Study) -> Table:
     """The approaches side by side, presented preset first, then the best, where that is another."""
-    shown = [*study.of().values(), *(runs for a, runs in study.best.items() if runs != study.of().get(a))]
-    digits, nats = _percent_column([accuracy(r) for r in shown]), _column([standard_errors(r)[1] for r in shown])
+    shown = list(dict.fromkeys([*study.of().values(), *study.best.values()]))
+    nats = _column([standard_errors(runs)[1] for runs in shown])
     rows = [
-        (_name(runs), runs[0].preset, spread(_of(runs, "test_accuracy"), 100, digits),
-         _between(accuracy(runs).low, accuracy(runs).high, digits), spread(_of(runs, "validation_loss"), 1, nats),
+        (name_of(runs), runs[0].preset, str(len(runs)), accuracies(runs),
+         between(accuracy(runs).low, accuracy(runs).high),
+         spread(_of(runs, "validation_loss"), 1, nats) if judge(runs) == "validation" else "",
          spread(_of(runs, "test_loss"), 1, nats), f"{runs[0].info['trained_parameters']:,}")
         for runs in shown
     ]  # fmt: skip
     return Table(
         "tab-comparison",
-        f"The approaches at their selected epochs, n = {listed((str(len(r)) for r in shown), 'or')}; 95 % intervals: "
+        "The approaches at their selected epochs, mean ± standard deviation of n seeds; 95 % intervals: "
         f"{methods(map(accuracy, shown))}.",
-        ("approach", "preset", "test accuracy, %", "95 % interval, %", "validation loss, nats", "test loss, nats",
+        ("approach", "preset", "n", "test accuracy, %", "95 % interval, %", "validation loss, nats", "test loss, nats",
          "trained parameters"),
         tuple(rows),
-        "llrrrrr",
+        "llrrrrrr",
     )  # fmt: skip
 
 
 def discordant(study: Study) -> Table | None:
     """McNemar's counts of every preset, means over seeds; None for a single approach."""
-    rows = []
-    for pair in (pair for preset in study.presets for pair in comparisons(study.of(preset))):
+    pairs = [pair for preset in study.presets for pair in comparisons(study.of(preset))]
+    if not pairs:
+        return None
+    several, rows = len(study.approaches) > 2, []
+    for pair in pairs:
         counts = [
-            f"{np.mean([row[key] for row in pair.counts]):,.0f}" for key in ("both", "only_b", "only_a", "neither")
+            f"{np.mean([row[key] for row in pair.counts]):,.0f}" for key in ("both", "only_a", "only_b", "neither")
         ]
         p = [row["p"] for row in pair.counts]
         test = p_value(p[0]) if len(p) == 1 else f"p < 0.05 for {sum(value < 0.05 for value in p)} of {len(p)} seeds"
-        rows.append((pair.a[0].preset, _name(pair.b), _name(pair.a), *counts, test))
-    if not rows:
-        return None
+        rows.append((pair.a[0].preset, *[name_of(pair.b)] * several, *counts, test))
+    second = "the other approach" if several else the(pairs[0].b)
     return Table(
         "tab-discordant",
-        f"Test images that both approaches, only one or neither get right{', means of the seeds' * (len(p) > 1)}, and "
-        "McNemar’s exact test, which concerns these very networks; whether others would differ too, intervals say.",
-        ("preset", "approach", "other", "both", "only the approach", "only the other", "neither", "McNemar’s test"),
+        "How many test images both approaches get right, only one of them, or neither, means of the seeds; and "
+        "McNemar’s exact test, which concerns these very networks, while intervals concern new seeds too.",
+        ("preset", *["other approach"] * several, "both", f"only {the(pairs[0].a)}", f"only {second}", "neither",
+         "McNemar’s test"),
         tuple(rows),
-        "lllrrrrl",
-    )
+        "l" * (1 + several) + "rrrrl",
+    )  # fmt: skip
 
 
 def published(study: Study, published: dict) -> Table | None:
@@ -143,21 +166,20 @@ def published(study: Study, published: dict) -> Table | None:
     if not study.is_homework:
         return None
     every = [runs for preset in study.presets for runs in study.of(preset).values()]
-    digits, rows = _percent_column([accuracy(runs) for runs in every]), []
+    rows: list[tuple[str, ...]] = []
     for approach in study.approaches:
         if theirs := published.get(approach):
-            low, high = measures.published_interval(published, approach)
+            low, high = designs.published_interval(published, approach)
             rows.append((APPROACHES[approach].name, "as published", "1", f"{100 * theirs['test_accuracy']:.2f}",
-                         f"{100 * low:.1f} to {100 * high:.1f}", f"{theirs['train_seconds']:,.0f}"))  # fmt: skip
+                         between(low, high), f"{theirs['train_seconds']:,.0f}"))  # fmt: skip
         for runs in (r for r in every if r[0].approach == approach):
             ours = accuracy(runs)
-            rows.append((_name(runs), f"here, {runs[0].preset}", str(ours.n),
-                         spread(_of(runs, "test_accuracy"), 100, digits), _between(ours.low, ours.high, digits),
-                         in_seconds(_of(runs, "train_seconds"))))  # fmt: skip
+            rows.append((name_of(runs), f"here, {runs[0].preset}", str(ours.n), accuracies(runs),
+                         between(ours.low, ours.high), _seconds(runs)))  # fmt: skip
     info = study.first.info
     return Table(
         "tab-published",
-        "As published: CIFAR-10, ImageNet weights, the best test epoch, one T4. Here: "
+        "The homework report’s figures, each of one run: CIFAR-10, ImageNet weights, the best test epoch, a T4. Here: "
         f"{study.settings['data_name'] or info['data']['name']}, {info['weights']['name']}, "
         f"{info['config']['image_size']} px, {measures.device_of(study.all_runs)}; mean ± standard deviation of n "
         f"seeds, intervals: {methods(map(accuracy, every))}.",
@@ -169,88 +191,31 @@ def published(study: Study, published: dict) -> Table | None:
 
 def cost(study: Study) -> Table:
     """What a run of each preset costs, by quantity."""
-    rows, several = [], len(study.settings["seeds"]) > 1
+    rows = []
     for runs in (study.runs(a, preset) for a in study.approaches for preset in study.presets):
         if runs:
             info, features = runs[0].info, measures.mean_of(runs, "features_seconds")
             passes = [_figures(info[f"{way}_flops"] / 1e6) for way in ("forward", "backward")]
-            rows.append((_name(runs), runs[0].preset, f"{info['trained_parameters']:,}", *passes,
-                         in_seconds(_of(runs, "train_seconds")), in_seconds([features]) if features else "",
-                         f"{max(_of(runs, 'peak_memory_mib')):,.0f}"))  # fmt: skip
+            rows.append((name_of(runs), runs[0].preset, f"{info['trained_parameters']:,}", *passes,
+                         _seconds(runs), in_seconds([features]) if features else "",
+                         f"{np.mean([costs.training_rate(run) for run in runs]):,.0f}",
+                         f"{costs.peak_memory(runs):,.0f}"))  # fmt: skip
     return Table(
         "tab-cost",
-        f"Cost of one run{', mean ± standard deviation of the seeds' if several else ''}. Operations are those of one "
-        "image once through the network, two for each multiply-add. Frozen features are computed once, for all epochs "
-        "and seeds; their time is contained in that of training, and so is that of a probe that a run starts from. "
-        "Memory is the most that any seed took.",
+        "Cost of one run, mean ± standard deviation of the seeds; without a deviation where features measured once "
+        "served several seeds. Operations are those of one image once through the network, two for each multiply-add. "
+        "The time of the features, and of a probe that a run starts from, is contained in that of training; images per "
+        "second are those of the training steps alone. Memory is the most that any seed took.",
         ("approach", "preset", "trained parameters", "forward, MFLOP", "backward, MFLOP", "training, s", "features, s",
-         "memory, MiB"),
+         "images/s", "memory, MiB"),
         tuple(rows),
-        "llrrrrrr",
+        "llrrrrrrr",
     )  # fmt: skip
 
 
 def _figures(value: float) -> str:
     """Three significant figures, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else f"{value:.6f}"
-
-
-# --- what defects and labels change ----------------------------------------------------------------------------
-
-
-def defects(study: Study) -> Table | None:
-    """Each published defect, switched on alone in `corrected`, and what it does to the reported accuracy."""
-    rows, effects = [], measures.defect_effects(study)
-    for each in effects:
-        effect, (between, digits) = each["effect"], reach(each["effect"].low, each["effect"].high)
-        change = (signed(100 * effect.mean, digits), between)
-        if each["same_images_right"]:
-            digits, change = 1, ("0", "the same images right")
-        reported = fixed(100 * measures.mean_of(each["runs"], "test_accuracy"), digits)
-        rows.append((_name(each["runs"]), each["label"], reported, *change))
-    if not rows:
-        return None
-    n = listed((str(len(each["runs"])) for each in effects), "or")
-    return Table(
-        "tab-defects",
-        f"What each defect of the published listings changes, switched on alone in the preset corrected, n = {n}: "
-        "reported test accuracy and its paired difference; 95 % intervals: "
-        f"{methods(each['effect'] for each in effects)}. To select on the test images cannot lower what is "
-        "reported, so its interval is cut at zero.",
-        ("approach", "defect", "accuracy, %", "effect, points", "95 % interval"),
-        tuple(rows),
-        "llrrr",
-    )
-
-
-def budgets(study: Study) -> Table | None:
-    """Accuracy of the approaches by number of labels, and their paired differences; None without budgets."""
-    rows, differences = [], []
-    for labels, runs in measures.budget_curve(study):
-        pairs = [compare(runs[study.approaches[0]], other) for other in list(runs.values())[1:]]
-        differences += [pair.accuracy for pair in pairs]
-        spans = [reach(pair.accuracy.low, pair.accuracy.high) for pair in pairs]
-        digits = spans[0][1] if spans else _percent_column([accuracy(r) for r in runs.values()])
-        first = next(iter(runs.values()))
-        rows.append((f"{labels:,.0f}", str(first[0].info["config"]["batch_size"]), str(len(first)),
-                     *(spread(_of(r, "test_accuracy"), 100, digits) for r in runs.values()),
-                     *(cell for pair, (between, places) in zip(pairs, spans, strict=True)
-                       for cell in (signed(100 * pair.accuracy.mean, places), between))))  # fmt: skip
-    if not rows:
-        return None
-    config, names = study.best[study.approaches[0]][0].info["config"], [APPROACHES[a].name for a in study.approaches]
-    against = " to " + the(study.best[study.approaches[0]])
-    heads = [head for name in names[1:] for head in (f"{name}, difference{against if len(names) > 2 else ''}, points",
-                                                     "95 % interval")]  # fmt: skip
-    return Table(
-        "tab-budgets",
-        f"Test accuracy by labelled images per class, {percent(config['val_fraction'], 0)} of which validate; preset "
-        f"{config['preset']}, n seeds. With few labels the batch is smaller, so that an epoch has more than a step or "
-        f"two. Differences{against} are paired; intervals: {methods(differences) if differences else 'none'}.",
-        ("labels per class", "batch", "n", *(f"{name}, %" for name in names), *heads),
-        tuple(rows),
-        "r" * (3 + len(names) + len(heads)),
-    )
 
 
 # --- where it all came from ------------------------------------------------------------------------------------

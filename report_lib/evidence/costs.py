@@ -1,0 +1,97 @@
+"""Runs -> what training costs: seconds, images per second, memory, operations, and the seconds to the same accuracy."""
+
+import dataclasses
+
+import numpy as np
+
+from report_lib.runs import Run, Runs, Study
+
+
+def training_rate(run: Run) -> float:
+    """Images per second of the training steps alone, each image counted once per epoch."""
+    return run.info["data"]["train"] * len(run.epochs) / float(run.epochs["train_seconds"].sum())
+
+
+def features_rate(run: Run) -> float | None:
+    """Images per second of the frozen layers, whose features are computed once; None where none were kept."""
+    spent = run.info["features_seconds"]
+    return run.info["data"]["train"] / spent if spent else None
+
+
+def peak_memory(runs: Runs) -> float:
+    """The most that any of the runs took, MiB."""
+    return max(run.info["peak_memory_mib"] for run in runs)
+
+
+def features_shared(runs: Runs) -> bool:
+    """Whether several runs used the same features, so that their time was measured once and has no deviation."""
+    spent = {run.info["features_seconds"] for run in runs}
+    return len(runs) > 1 and len(spent) == 1 and spent != {0.0}
+
+
+def others_share(runs: Runs) -> tuple[float, float] | None:
+    """Least and greatest share of the machine's CPU time that other processes took while a run trained; None where
+    that is not known of every run."""
+    shares = [run.info["provenance"].get("others_share") for run in runs]
+    return None if not shares or None in shares else (min(shares), max(shares))
+
+
+def operations(run: Run, cached: bool = True) -> float:
+    """Floating-point operations per training image of a whole run; `cached`: where the run kept its frozen features, as
+    it did, with one forward pass through the frozen part, otherwise with one in every epoch."""
+    info, epochs = run.info, run.info["config"]["epochs"]
+    if cached and info["features_seconds"]:
+        return info["forward_flops"] + epochs * info["backward_flops"]
+    return epochs * (info["forward_flops"] + info["backward_flops"])
+
+
+# --- the seconds to the same accuracy --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Reached:
+    """The seconds after which each seed's validation accuracy stays at `target` or above; None for one that ends below
+    it."""
+
+    target: float
+    seconds: tuple[float | None, ...]
+
+    @property
+    def of_those_that_do(self) -> list[float]:
+        return [value for value in self.seconds if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Of all seeds; None if one of them does not reach it, since a mean of the others would flatter."""
+        return None if None in self.seconds else float(np.mean(self.of_those_that_do))
+
+
+def reached(runs: Runs, target: float) -> Reached:
+    """Training time until validation accuracy reaches `target` for good; features and the start are part of it."""
+    return Reached(target, tuple(_seconds_to(run, target) for run in runs))
+
+
+def _seconds_to(run: Run, target: float) -> float | None:
+    below = np.flatnonzero(run.epochs["validation_accuracy"].to_numpy() < target)
+    first = int(below[-1]) + 1 if len(below) else 0  # the epoch after the last one below it, from 0
+    if first == len(run.epochs):
+        return None
+    spent = run.epochs["train_seconds"].to_numpy()[: first + 1].sum()
+    return float(run.info["start_seconds"] + run.info["features_seconds"] + spent)
+
+
+def selected_accuracy(runs: Runs) -> float:
+    """Validation accuracy of the selected epochs, mean over seeds."""
+    return float(np.mean([run.info["validation_accuracy"] for run in runs]))
+
+
+def time_to_accuracy(study: Study) -> list[tuple[Runs, dict[str, Reached]]]:
+    """For every preset whose epochs validation selected: (its runs, the approach whose `corrected` sets the target ->
+    when they reach it); empty where the study has no `corrected`."""
+    targets = {approach: selected_accuracy(runs) for approach, runs in study.of("corrected").items() if runs}
+    every = [runs for preset in study.presets for runs in study.of(preset).values()]
+    return [
+        (runs, {approach: reached(runs, target) for approach, target in targets.items()})
+        for runs in every
+        if targets and runs[0].info["selected_on"] == "validation"
+    ]

@@ -1,0 +1,154 @@
+"""A study -> what it says of the homework report's claims: the first page, the conclusion, the limits."""
+
+from collections.abc import Sequence
+
+from report_lib.config import APPROACHES, Config
+from report_lib.evidence import compare, comparisons, costs, designs, measures
+from report_lib.evidence.measures import accuracy, mean_of, the
+from report_lib.page.findings import ahead, counted_on, led, overtakes, times, trade, won
+from report_lib.page.numbers import capital, factor, interval, listed, percent, points, rate, seconds
+from report_lib.page.parts import Prose, text
+from report_lib.page.words import company, count, say
+from report_lib.runs import Run, Study
+
+HOMEWORK = "the homework report [@pokharel]"
+
+
+def recommended(study: Study) -> str:
+    """Which approach to take for images like the study's, and the numbers that say so; nothing for a single one."""
+    pairs = comparisons(study.best)
+    if not pairs:
+        return ""
+    better = [pair for pair in pairs if pair.accuracy.clear and pair.accuracy.mean > 0]
+    if better:
+        best = max(better, key=lambda pair: pair.accuracy.mean)
+        return f"take **{the(best.b)}** (preset *{best.b[0].preset}*): {trade(best, 'it')}"
+    # None is shown to be more accurate than the first: the cheapest of those that are as good.
+    equal = [pairs[0].a, *(pair.b for pair in pairs if not pair.accuracy.clear and pair.times)]
+    choice = min(equal, key=lambda runs: mean_of(runs, "train_seconds"))
+    reasons = [trade(compare(choice, runs)) for runs in study.best.values() if runs != choice]
+    return f"take **{the(choice)}** (preset *{choice[0].preset}*): {'; '.join(reasons)}"
+
+
+def abstract(study: Study) -> Prose:
+    """The first page's summary: what came out, what to use, which data and weights, and what was run."""
+    info, best = study.first.info, list(study.best.values())
+    config, used = info["config"], info["data"]["train"] + info["data"]["validation"]
+    labels = f"{config['per_class']:,} per class, {used:,} in all" if config["per_class"] else f"{used:,}"
+    others = [f"*{name}*" for name in study.presets if name != study.presented]
+    rates = [f"{the(runs)} classifies {rate(accuracy(runs))} ({interval(accuracy(runs))})" for runs in best]
+    rate_given, counts = study.settings["learning_rate"], comparisons(study.best)
+    named = f"With the preset {listed(f'*{runs[0].preset}*' for runs in best)}"
+    named += " (the comparison that counts, named in advance)" * bool(counts)
+    outcome = [f"{named}, {listed(rates)} of {info['data']['test']:,} test images correctly", *map(trade, counts)]
+    earlier = [f"with the preset *{pair.b[0].preset}*, {ahead(pair)}" for pair in counted_on(study)
+               if pair not in counts]  # fmt: skip
+    told = say(*outcome, *earlier, "intervals are of 95 %")
+    lines = [
+        f"**Outcome.** {told.markdown if told else ''}",
+        *([f"**For images like these,** {choice}."] if (choice := recommended(study)) else []),
+        f"**Data:** {text(study.settings['data_name'] or info['data']['name'])}; labelled images: {labels}.",
+        f"**Network:** {info['network']['name']}; weights: {text(info['weights']['name'])}.",
+        f"**Runs:** preset *{study.presented}*{f', beside it {listed(others)}' if others else ''}; "
+        f"{count(config['epochs'], 'epoch')}, {config['image_size']} × {config['image_size']} pixels, {_seeds(study)}; "
+        f"{len(study.all_runs)} runs in all, on {text(measures.device_of(study.all_runs))}."
+        + (f" The learning rate {rate_given:g} was given, in place of the presets’ own." if rate_given else ""),
+    ]
+    return Prose("\n".join(f"- {line}" for line in lines))
+
+
+def _seeds(study: Study) -> str:
+    """How many seeds each approach has, once where all have as many."""
+    number = {the(runs): len(runs) for runs in study.of().values()}
+    if len(set(number.values())) == 1:
+        return count(len(study.runs(next(iter(study.of())))), "seed")
+    return listed(f"{count(seeds, 'seed')} of {name}" for name, seeds in number.items())
+
+
+def claims(study: Study, published: dict) -> Prose | None:
+    """The homework report's three claims, and what became of each here; None where the study is not the homework's."""
+    if not (answers := _answers(study, published)):
+        return None
+    theirs = [approach for approach in study.approaches if approach in published][:2]
+    a, b = (APPROACHES[approach].article + APPROACHES[approach].name for approach in theirs)
+    gap = designs.published_difference(published, *theirs)
+    took_there = listed(seconds(published[approach]["train_seconds"]) for approach in theirs)
+    heads = [
+        f"**{capital(b)} gains {100 * gap.mean:.1f} points.** One unseeded run of each, at its best test epoch, "
+        f"gives {points(gap)}: {'a' if gap.clear else 'no'} difference is shown.",
+        f"**Both take the same time** ({took_there}).",
+        f"**“{capital(a)} is the choice where labels or compute are scarce.** This was not tested there.",
+    ]
+    lines = [f"{number}. {head} {answer}" for number, (head, answer) in enumerate(zip(heads, answers, strict=True), 1)]
+    return Prose(f"{capital(HOMEWORK)} makes three claims. What became of them:\n\n" + "\n".join(lines))
+
+
+def _answers(study: Study, published: dict) -> tuple[str, str, str] | None:
+    """What this study says of accuracy, time and scarcity; None where it is not the homework's."""
+    theirs = [approach for approach in study.approaches if approach in published][:2]
+    if not study.is_homework or len(theirs) < 2:
+        return None
+    pairs = {preset: compare(*(runs[approach] for approach in theirs)) for preset in study.presets
+             if set(theirs) <= (runs := study.of(preset)).keys()}  # fmt: skip
+    best = compare(*(study.best[approach] for approach in theirs))
+    shown, b = pairs.get(study.presented, best), the(best.b)
+    each = "; ".join(
+        f"*{preset}*, {points(pair.accuracy)}{f' ({won(pair)})' if won(pair) else ''}" for preset, pair in pairs.items()
+    )
+    verdict = f"In the comparison that counts, {ahead(best)}."
+    kept, anew = (costs.operations(shown.b[0], c) / costs.operations(shown.a[0], c) for c in (True, False))
+    spent = [published[approach]["train_seconds"] for approach in theirs]
+    price = f"Here, preset *{study.presented}*, {b} {times(shown)} as {the(shown.a)}. " if shown.times else ""
+    work = (f"By operations alone the factor is {factor(anew)} in a loop that runs the frozen trunk in every epoch"
+            + (f", and {factor(kept)} where frozen features are kept" if kept != anew else "")
+            + f". The two times printed there differ by {percent(abs(spent[1] / spent[0] - 1))}: a loop that waits for "
+            "its images takes as long whatever it trains.")  # fmt: skip
+    labels = led(study, theirs)
+    scarce = [f"Labels: {labels}." if labels else "", f"Compute: {overtakes(best)}."]
+    return f"Here, {b} minus {the(best.a)}: {each}. {verdict}", price + work, " ".join(filter(None, scarce))
+
+
+def verdict(study: Study, published: dict | None = None) -> Prose | None:
+    """The conclusion: the trade-off in quantities that were measured, the three claims, calibration, what to use."""
+    pairs = counted_on(study)
+    if not pairs:
+        return None
+    trades = [f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs]
+    paragraphs = [say(*trades)]
+    if answers := published and _answers(study, published):
+        leads = ("accuracy", "time", "scarcity")
+        lines = [f"{number}. On {lead}: {answer[0].lower()}{answer[1:]}"
+                 for number, (lead, answer) in enumerate(zip(leads, answers, strict=True), 1)]  # fmt: skip
+        paragraphs.append(Prose(f"As to the three claims of {HOMEWORK}:\n\n" + "\n".join(lines)))
+    paragraphs.append(say(f"for images like these, {recommended(study)}"))
+    return Prose("\n\n".join(part.markdown for part in paragraphs if part))
+
+
+def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -> Prose:
+    """What the study's own facts leave open; `known` is what others found out about the data, `cards` what the cards of
+    weights say, by sha256."""
+    run, name = study.first, study.settings["data_name"] or study.first.info["data"]["name"]
+    info, config, weights = run.info["data"], run.info["config"], run.info["weights"]
+    used, size = info["train"] + info["validation"], config["image_size"]
+    usual = Config.image_size  # that of the homework, and of the networks' own training
+    return say(  # type: ignore[return-value]
+        f"the weights are {text(weights['name'])}, one set; others may favour another approach",
+        (cards or {}).get(weights["sha256"], ""),
+        f"the images are {text(name)}: compressed anew, so that no accuracy here is to be compared with one on the "
+        "original files" * ("jpeg" in name.lower()),
+        f"they are {size} × {size} pixels for the network, which was made for {usual} × {usual}" * (size < usual),
+        f"{used / len(run.classes):,.0f} labelled images per class are used, those that validate included",
+        f"every accuracy is measured on the same {info['test']:,} test images: intervals cover others drawn alike, not "
+        "pictures of another origin",
+        f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
+        "one network, one number of epochs and one batch size were tried",
+        *company(study.all_runs),
+        *known,
+        f"of those training images {used:,} are used here, and fewer have such a copy" * (
+            bool(known) and config["per_class"] > 0),
+    )  # fmt: skip
+
+
+def _drawn_by_seed(run: Run) -> str:
+    few = ["the labelled images"] * (run.info["config"]["per_class"] > 0)
+    return listed([*few, "which of them validate", "the new head", "the order of the images", "dropout where it is on"])

@@ -1,0 +1,303 @@
+"""Approaches compared -> the sentences of the analysis. Every comparison is worded by its interval.
+
+What a study has not run is not spoken of: such a function returns None, and its cell shows nothing.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from report_lib.config import APPROACHES
+from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
+from report_lib.evidence.measures import accuracy, the
+from report_lib.evidence.stats import Difference
+from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds
+from report_lib.page.parts import Prose, text
+from report_lib.page.words import company, count, nats, say, took
+from report_lib.runs import Study
+
+# --- two approaches --------------------------------------------------------------------------------------------
+
+
+def ahead(pair: Comparison, b: str = "") -> str:
+    """Which of two approaches is ahead in test accuracy, and by how much; `b` stands for the second one's name."""
+    difference, a, b = pair.accuracy, the(pair.a), b or the(pair.b)
+    if pair.same_images_right:
+        return f"{b} and {a} get the same test images right"
+    if not difference.clear:
+        return f"no difference between {b} and {a} is shown ({points(difference)})"
+    low, high = sorted(abs(bound) for bound in (difference.low, difference.high))
+    digits = reach(low, high)[1]
+    first, second = (b, a) if difference.mean > 0 else (a, b)
+    between = f"{fixed(100 * low, digits)} to {fixed(100 * high, digits)}"
+    return f"{first} is ahead of {second} by {fixed(100 * abs(difference.mean), digits)} points ({between})"
+
+
+def won(pair: Comparison) -> str:
+    """In how many pairs of runs the second approach has the higher test accuracy; nothing for a single pair."""
+    if pair.pairs == 1:
+        return ""
+    return f"{the(pair.b)} is the better one in {pair.wins * pair.pairs:g} of {pair.pairs} pairs of runs"
+
+
+def times(pair: Comparison) -> str:
+    """How long b trains beside a, such as "trains 31 times (20 to 44 by seed) as long"; nothing across devices."""
+    if not pair.times:
+        return ""
+    longer = pair.times[0] >= 1
+    mean, low, high = pair.times if longer else [1 / pair.times[at] for at in (0, 2, 1)]
+    return f"trains {factor(mean)} times{by_seed(factor(low), factor(high))} as {'long' if longer else 'fast'}"
+
+
+def trade(pair: Comparison, b: str = "") -> str:
+    verdict, price = ahead(pair, b), times(pair)
+    if price and pair.accuracy.clear and pair.accuracy.mean > 0:
+        return f"{verdict}, and {price}"
+    return f"{verdict}; {b or the(pair.b)} {price}" if price else verdict
+
+
+def counted_on(study: Study) -> list[Comparison]:
+    """Those of the presented preset, then the ones that count, between the best of each approach."""
+    return list(dict.fromkeys([*comparisons(study.of()), *comparisons(study.best)]))
+
+
+def overtakes(pair: Comparison) -> str:
+    """When the second approach has passed for good the validation accuracy that the first one selects."""
+    target = costs.selected_accuracy(pair.a)
+    mine, others = costs.reached(pair.a, target), costs.reached(pair.b, target)
+    when = mine.of_those_that_do
+    sentence = f"{the(pair.a)} trains {took(pair.a)} and selects {percent(target)} on validation images"
+    if when and len(when) < len(mine.seconds):
+        sentence += f", a mean that {len(when)} of its {len(mine.seconds)} seeds hold to the end"
+    found = others.of_those_that_do
+    if not found:
+        return f"{sentence}; {the(pair.b)} does not stay above that with any seed"
+    span = by_seed(seconds(min(found)), seconds(max(found)))
+    every = "" if len(found) == len(others.seconds) else f" with {len(found)} of {len(others.seconds)} seeds"
+    return f"{sentence}; {the(pair.b)} stays above that after {seconds(float(np.mean(found)))}{span}{every}"
+
+
+# --- accuracy --------------------------------------------------------------------------------------------------
+
+
+def differences(study: Study) -> Prose | None:
+    """Each preset's comparisons, and which of them counts."""
+    sentences = []
+    for preset in study.presets:
+        for pair in comparisons(study.of(preset)):
+            counts = " (the comparison that counts)" * (pair in comparisons(study.best))
+            wins = f"; {won(pair)}" if won(pair) else ""
+            sentences.append(f"with the preset *{preset}*{counts}, {ahead(pair)}{wins}")
+    return say(*sentences)
+
+
+def selection(study: Study) -> Prose | None:
+    """Whether selection has flattered validation accuracy, judged on all runs together."""
+    if not (found := designs.flattery(study)):
+        return None
+    verdict = "so validation flatters the selected epochs, and the test images, which selected nothing, count"
+    if not found.difference.clear:
+        verdict = "which so few seeds cannot tell from the draw of the images"
+    return say(
+        f"validation accuracy exceeds test accuracy in {found.above} of the {found.runs} runs that validation selected",
+        "runs of one seed share their validation images, so a seed counts once: validation minus test accuracy is "
+        f"{points(found.difference)}, {verdict}",
+    )
+
+
+def agreement(study: Study) -> Prose | None:
+    """Whether two approaches agree less than two seeds of one."""
+    sentences = []
+    for preset in dict.fromkeys((study.presented, next(iter(study.best.values()))[0].preset)):
+        found = designs.agreements(study, preset)
+        within = [each for each in found if each.names[0] == each.names[1]]
+        for each in found:
+            if each not in within and within:
+                names = [APPROACHES[name].article + APPROACHES[name].name for name in each.names]
+                own = [f"{percent(two.mean)} for {APPROACHES[two.names[0]].article}{APPROACHES[two.names[0]].name}"
+                       for two in within if two.names[0] in each.names]  # fmt: skip
+                sentences.append(f"with the preset *{preset}*, {listed(names)} name the same class on "
+                                 f"{percent(each.mean)} of the test images; two seeds of one approach do so on "
+                                 f"{listed(own)}")  # fmt: skip
+    return say(*sentences)
+
+
+# --- time ------------------------------------------------------------------------------------------------------
+
+
+def time(study: Study) -> Prose | None:
+    """Training times as ratios, as measured and by operations alone."""
+    sentences = []
+    for pair in counted_on(study):
+        a, b, preset = the(pair.a), the(pair.b), pair.b[0].preset
+        if not pair.times:
+            where = text(measures.device_of(pair.a + pair.b))
+            sentences.append(f"{a} and {b} trained on different devices ({where}), so their times are not compared")
+            continue
+        sentences.append(f"with the preset *{preset}*, {b} {times(pair)} as {a}, {took(pair.b)} against {took(pair.a)} "
+                         "on the same device")  # fmt: skip
+    for pair in comparisons(study.of()):
+        kept, anew = (costs.operations(pair.b[0], c) / costs.operations(pair.a[0], c) for c in (True, False))
+        again = f"; without keeping the frozen features, {factor(anew)} times" * (kept != anew)
+        worth = f"keeping them is worth a factor of {factor(kept / anew)}" * (kept != anew)
+        work = f"counted in operations, {the(pair.b)} takes {factor(kept)} times as much as {the(pair.a)}{again}"
+        sentences += [work, worth]
+    if any(costs.features_shared(pair.a) for pair in counted_on(study)):
+        sentences.append("the time of the frozen features was measured once and counts for every seed, so the range of "
+                         "a ratio is that of the other times")  # fmt: skip
+    return say(*sentences, *company(study.all_runs)) if sentences else None
+
+
+def same_answer(study: Study) -> Prose | None:
+    """When each approach has reached what the first one selects, with its best settings."""
+    return say(*map(overtakes, comparisons(study.best)))
+
+
+# --- what presets, defects and labels change -------------------------------------------------------------------
+
+
+def _clear(named: Sequence[tuple[str, Difference]], sign: int) -> list[str]:
+    return [f"{name} ({points(found)})" for name, found in named if found.clear and found.mean * sign > 0]
+
+
+def ladder(study: Study) -> Prose | None:
+    """Which steps from `corrected` to `tuned` clearly change the accuracy of an approach, and what they sum to."""
+    sentences = []
+    for approach in study.approaches:
+        rungs = designs.ladder(study, approach)
+        if not rungs:
+            continue
+        named = [(name, found) for name, _, found in rungs if found]
+        whole = compare(rungs[0][1], rungs[-1][1]).accuracy
+        up, down = _clear(named, 1), _clear(named, -1)
+        sentence = f"from *corrected* to the last step {the(rungs[0][1])} changes by {points(whole)}; "
+        sentence += f"clearly better for {listed(up)}" if up else "no single step is clearly better"
+        sentences.append(sentence + (f", clearly worse for {listed(down)}" if down else ""))
+    return say(*sentences)
+
+
+def controls(study: Study) -> Prose | None:
+    """What the controls change."""
+    return say(
+        *(
+            f"{name}: {the(pair.b)} reaches {rate(accuracy(pair.b))}, where the preset *{pair.a[0].preset}* reaches "
+            f"{rate(accuracy(pair.a))} ({points(pair.accuracy)})"
+            for name, pair in designs.controls(study)
+        )
+    )
+
+
+def defects(study: Study) -> Prose | None:
+    """Which published defects change what is reported, and which cannot be said to."""
+    effects = [each for each in designs.defect_effects(study) if each["defect"] != "all"]
+    if not effects:
+        return None
+    drawn = [each for each in effects if each["defect"] != "select_on_test"]
+    sentences = []
+    for verb, sign in (("raise", 1), ("lower", -1)):
+        named = [(f"“{each['label']}” with {the(each['runs'])}", each["effect"]) for each in drawn]
+        clear = "; ".join(_clear(named, sign))
+        sentences.append(f"what clearly {verb}s the reported accuracy: {clear}" if clear
+                         else f"no other defect alone clearly {verb}s the reported accuracy")  # fmt: skip
+    chosen = [f"{points(each['effect'])} by seed, for {the(each['runs'])}" for each in effects if each not in drawn]
+    if chosen:
+        sentences.insert(0, "the best test epoch reports more than the epoch that validation would have selected in "
+                         f"the same run: {'; '.join(chosen)}")  # fmt: skip
+    chance = fixed(0.05 * len(drawn), 1)
+    return say(*sentences, f"of {len(drawn)} intervals of 95 %, {chance} would be expected to exclude zero by chance"
+               if drawn else "")  # fmt: skip
+
+
+def _signs(study: Study, a: str, b: str) -> list[tuple[str, int, Comparison]]:
+    """(labels per class, who leads: 1 the second, -1 the first, 0 neither, their comparison), ascending."""
+    found = []
+    for labels, runs in measures.budget_curve(study):
+        if a in runs and b in runs:
+            pair = compare(runs[a], runs[b])
+            found.append((f"{labels:,.0f}", int(pair.accuracy.clear * np.sign(pair.accuracy.mean)), pair))
+    return found
+
+
+def _crossing(signs: Sequence[tuple[str, int, Comparison]]) -> list[str]:
+    clear = [(labels, sign) for labels, sign, _ in signs if sign]
+    return [
+        f"they cross between {less} and {more} labels per class"
+        for (less, before), (more, after) in itertools.pairwise(clear)
+        if before != after
+    ]
+
+
+def led(study: Study, approaches: Sequence[str]) -> str:
+    """Who leads with how many labels, and where they cross, in one sentence; nothing without budgets."""
+    signs = _signs(study, *approaches)
+    names = [APPROACHES[approach].article + APPROACHES[approach].name for approach in approaches]
+    parts = []
+    for sign, who in ((-1, f"{names[0]} leads"), (0, "neither is shown to lead"), (1, f"{names[1]} leads")):
+        if labels := [labels for labels, found, _ in signs if found == sign]:
+            parts.append(f"{who} at {listed(labels)} per class")
+    return "; ".join(parts + _crossing(signs))
+
+
+def budgets(study: Study) -> Prose | None:
+    """Which approach is ahead with how many labels at which price, and where they cross."""
+    sentences, first = [], study.approaches[0]
+    for approach in study.approaches[1:]:
+        signs = _signs(study, first, approach)
+        for labels, sign, pair in signs:
+            a, b = the(pair.a), the(pair.b)
+            who = {1: f"{b} leads {a}", -1: f"{a} leads {b}", 0: f"neither {a} nor {b} leads"}[sign]
+            price = f"; {b} {times(pair)}" if pair.times else ""
+            sentences.append(f"with {labels} labels per class {who} ({points(pair.accuracy)}){price}")
+        sentences += _crossing(signs)
+    return say(*sentences)
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------
+
+
+def classes(study: Study) -> Prose | None:
+    """On which classes approaches differ, and where most."""
+    sentences = []
+    for pair in counted_on(study):
+        names, gains = pair.a[0].classes, [difference.mean for difference in pair.classes]
+        most, least = int(np.argmax(gains)), int(np.argmin(gains))
+        up, down = (sum(d.clear and d.mean * sign > 0 for d in pair.classes) for sign in (1, -1))
+        sentences.append(f"with the preset *{pair.b[0].preset}*, {the(pair.b)} is clearly ahead of {the(pair.a)} on "
+                         f"{up} of {len(names)} classes and behind on {down}")  # fmt: skip
+        if gains[most] > gains[least]:
+            extremes = [f"{text(names[at])} ({points(pair.classes[at])})" for at in (most, least)]
+            sentences[-1] += f"; the extremes are {listed(extremes)}"
+    return say(*sentences, "extremes of many classes would be less extreme in other runs" if sentences else "")
+
+
+def calibration(study: Study) -> Prose | None:
+    """How sure the networks are against how right they are, on the predictions of all seeds together, before and after
+    temperature scaling."""
+    sentences = []
+    for runs in dict.fromkeys([*study.of().values(), *study.best.values()]):
+        if not (numbers := measures.calibration(runs)):
+            continue
+        over = numbers["overconfidence"]
+        sure = "is on average more confident than it is accurate" if over.mean > 0 else "is on average less confident"
+        sure = sure if over.clear else "is on average as confident as it is accurate, as far as these runs show"
+        span = listed([f"{value:.2f}" for value in (min(numbers["temperatures"]), max(numbers["temperatures"]))], "to")
+        before, after = (nats(runs, numbers[name]) for name in ("test_loss", "test_loss_scaled"))
+        sentences += [
+            f"with the preset *{runs[0].preset}*, {the(runs)} {sure}: mean confidence minus accuracy is {points(over)}",
+            f"a temperature of {span}, fitted on validation images, takes its expected calibration error from "
+            f"{percent(numbers['ece'])} to {percent(numbers['ece_scaled'])} and its loss from {before} to {after} nats",
+        ]
+    return say(*sentences)
+
+
+def first_layer(study: Study) -> Prose | None:
+    """How far training moved the first layer, by preset and seed."""
+    sentences = []
+    for runs in dict.fromkeys([*study.of().values(), *study.best.values()]):
+        moved = [change for change in map(measures.first_layer_change, runs) if change is not None]
+        if moved:
+            between = listed((percent(share) for share in (min(moved), max(moved))), "to")
+            sentences.append(f"with the preset *{runs[0].preset}*, {the(runs)} adds {between} of their length to the "
+                             f"first layer’s weights ({count(len(moved), 'seed')})")  # fmt: skip
+    return say(*sentences)

@@ -1,0 +1,219 @@
+"""The rules behind the sentences: where an older rule said what the runs contradict, each test has such runs."""
+
+import numpy as np
+import pytest
+from made_up import change
+
+from report_lib.config import APPROACHES
+from report_lib.evidence import costs, designs, measures, report_numbers
+from report_lib.evidence.results import _cost
+from report_lib.page import effects, findings, numbers, tables, words
+
+
+def better(approach, kind, value):
+    return 0.8 if approach == "full_finetune" else 0.6
+
+
+def with_epochs(run, **columns):
+    """The run with other columns of epochs.csv."""
+    other = change(run)
+    other.__dict__["epochs"] = run.epochs.assign(**columns)
+    other.__dict__["predictions"] = run.predictions
+    return other
+
+
+def with_info(runs, **fields):
+    """Runs with other fields of run.json, one value per run."""
+    made = []
+    for at, run in enumerate(runs):
+        other = change(run, **{name: values[at] for name, values in fields.items()})
+        other.__dict__.update(epochs=run.epochs, predictions=run.predictions)
+        made.append(other)
+    return tuple(made)
+
+
+# --- selection -----------------------------------------------------------------------------------------------------
+
+
+def test_selection_is_judged_on_all_runs_together(study, monkeypatch):
+    """Each seed's own interval holds zero, for its validation images are few; all runs together show it."""
+    made = study(better, presets="corrected,tuned", seeds="0,1,2,3,4")
+    inflated = {}
+    for preset in made.presets:
+        for approach in made.approaches:
+            runs = made.runs(approach, preset)
+            inflated[approach, preset] = with_info(
+                runs, validation_accuracy=[run.info["test_accuracy"] + 0.06 + 0.002 * run.seed for run in runs]
+            )
+    monkeypatch.setattr(type(made), "runs", lambda _, approach, preset=None: inflated[approach, preset or "corrected"])
+    assert not any(measures.selection_gap(run).clear for runs in inflated.values() for run in runs), "the old rule"
+    found = designs.flattery(made)
+    assert found.difference.clear and found.difference.mean == pytest.approx(0.064)
+    assert found.above == found.runs == 20
+    text = findings.selection(made).markdown
+    assert "exceeds test accuracy in 20 of the 20 runs" in text and "validation flatters the selected epochs" in text
+
+
+def test_runs_of_one_seed_are_no_independent_witnesses(study):
+    """Twelve runs share three draws of validation images: the interval is as wide as three draws make it."""
+    made = study(better, presets="corrected,tuned", seeds="0,1,2")
+    found = designs.flattery(made)
+    assert found.runs == 12
+    gaps = [np.mean([run.info["validation_accuracy"] - run.info["test_accuracy"]
+                     for preset in made.presets for approach in made.approaches
+                     for run in made.runs(approach, preset) if run.seed == seed]) for seed in (0, 1, 2)]  # fmt: skip
+    least = 4.3 * np.std(gaps, ddof=1) / 3**0.5
+    assert (found.difference.high - found.difference.low) / 2 >= least
+    assert found.difference.mean == pytest.approx(np.mean(gaps))
+    assert designs.flattery(study(better, seeds="0")) is None and findings.selection(study(better, seeds="0")) is None
+
+
+def test_the_gap_of_an_approach_is_that_within_each_run(study):
+    runs = study(better, seeds="0,1,2").runs("linear_probe")
+    gap = measures.gap(runs)
+    assert gap.mean == pytest.approx(np.mean([r.info["test_accuracy"] - r.info["validation_accuracy"] for r in runs]))
+    assert numbers.points(gap) in words.test(runs).markdown and "of 3 seeds" in words.test(runs).markdown
+
+
+# --- calibration ---------------------------------------------------------------------------------------------------
+
+
+def test_calibration_is_judged_on_the_predictions_of_all_seeds(study):
+    """One seed is as sure as it is right, two are too sure: together the network is too sure of itself."""
+    runs = study(0.6, seeds="0,1,2,3,4").runs("linear_probe")
+    over = measures.calibration(runs)["overconfidence"]
+    assert over.clear and over.mean > 0.05
+    pooled = [measures.probabilities(run)[0].max(1) - measures.right((run,))[0] for run in runs]
+    assert over.mean == pytest.approx(np.mean(pooled))
+
+
+# --- one rounding, one definition ----------------------------------------------------------------------------------
+
+
+def test_an_accuracy_is_rounded_alike_in_every_table_and_sentence(study):
+    def spread_out(approach, kind, value):
+        return {"corrected": 0.6, "tuned": 0.7}.get(value, 0.5)
+
+    made = study(spread_out, presets="published,corrected,tuned", seeds="0,1", budgets="10", defects="linear_probe")
+    shown = numbers.rate(measures.accuracy(made.runs("linear_probe"))).replace(numbers.NBSP, " ").removesuffix(" %")
+    assert f"{shown} %" in words.test(made.runs("linear_probe")).markdown.replace(numbers.NBSP, " ")
+    of_tables = [row[3] for row in tables.comparison(made).rows if row[:2] == ("linear probe", "corrected")]
+    beside = tables.published(made, {"images": 1}).rows
+    of_tables += [row[3] for row in beside if row[:2] == ("linear probe", "here, corrected")]
+    assert [cell.split(" ±")[0] for cell in of_tables] == [shown, shown]
+    everywhere = [row[2] for row in effects.defects(made).rows] + [row[3] for row in effects.budgets(made).rows]
+    assert all(len(cell.split(" ±")[0].partition(".")[2]) == 1 for cell in everywhere)
+
+
+def test_images_per_second_are_those_of_the_steps_and_of_the_features(study):
+    """The old number counted the probe's kept features once per epoch, and those seconds with them."""
+    made = study(better, seeds="0,1")
+    results = report_numbers(made)["approaches"]
+    rates = {row[0]: row[7] for row in tables.cost(made).rows}
+    for approach in made.approaches:
+        run = made.runs(approach)[0]
+        numbers_of = results[approach]["corrected"]
+        expected = run.info["data"]["train"] * 3 / run.epochs["train_seconds"].sum()
+        assert numbers_of["runs"][0]["images_per_second"] == pytest.approx(expected)
+        assert numbers_of["cost"]["images_per_second"] == pytest.approx(expected)
+        assert f"{expected:,.0f} images per second" in words.cost(made.runs(approach)).markdown
+        assert f"{expected:,.0f}" == rates[APPROACHES[approach].name]
+    features = results["linear_probe"]["corrected"]["cost"]["features_images_per_second"]
+    assert features == made.first.info["data"]["train"] / 5.0
+    assert f"at {features:,.0f} images per second" in words.cost(made.runs("linear_probe")).markdown
+    assert results["full_finetune"]["corrected"]["cost"]["features_images_per_second"] is None
+
+
+def test_memory_is_the_most_of_any_seed_everywhere(study):
+    runs = with_info(study(better, seeds="0,1,2").runs("linear_probe"), peak_memory_mib=[900.0, 2471.0, 1000.0])
+    assert costs.peak_memory(runs) == 2471 and "peaked at 2,471 MiB" in words.cost(runs).markdown
+    assert _cost(runs)["peak_memory_mib"] == 2471
+
+
+def test_a_time_measured_once_has_no_deviation_between_seeds(study):
+    made = study(better, seeds="0,1,2")
+    reused = with_info(made.runs("linear_probe"), train_seconds=[20.8, 20.9, 21.1], features_seconds=[20.22] * 3)
+    assert "±" not in tables._seconds(reused) and "by seed" not in words.took(reused)
+    own = with_info(made.runs("linear_probe"), train_seconds=[20.8, 20.9, 21.1], features_seconds=[20.1, 20.2, 20.3])
+    assert "±" in tables._seconds(own) and "by seed" in words.took(own)
+    assert "measured once" in findings.time(made).markdown
+    once = with_info(made.runs("linear_probe")[:1], train_seconds=[21.0])
+    assert not costs.features_shared(once)
+
+
+def test_a_column_of_losses_holds_one_kind_of_loss(study):
+    bare = study(better, presets="published", present="published", seeds="0,1")
+    assert [row[5] for row in tables.comparison(bare).rows] == ["", ""], "its losses are those of test images"
+    heads = tables.epochs(bare.runs("linear_probe")).header
+    assert "test loss, nats" in heads and not any("validation" in head for head in heads)
+    assert not any("validation" in head for head in tables.test(bare.runs("linear_probe")).header)
+    assert words.training(bare.runs("linear_probe")).markdown.startswith("Test accuracy")
+
+
+def test_what_else_the_machine_did_is_said_as_measured(study):
+    runs = study(better, seeds="0,1").runs("full_finetune")
+    assert "processes" not in words.cost(runs).markdown, "nothing was measured"
+    shares = [run.info["provenance"] | {"others_share": share} for run, share in zip(runs, (0.031, 0.25), strict=True)]
+    text = words.cost(with_info(runs, provenance=shares)).markdown.replace(numbers.NBSP, " ")
+    assert "other processes took 3.1 % to 25.0 % of the machine’s CPU time" in text
+    assert (
+        costs.others_share(with_info(runs[:1], provenance=[runs[0].info["provenance"] | {"others_share": None}]))
+        is None
+    )
+
+
+# --- defects -------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_test_images_add_is_the_gap_within_the_run(study, monkeypatch):
+    """Between runs trained apart the difference may be negative; within a run the best epoch is never the worse one."""
+    made = study(lambda approach, kind, value: 0.5 if value == "select_on_test" else 0.6, presets="corrected",
+                 seeds="0,1,2", defects="linear_probe")  # fmt: skip
+    flattered = tuple(
+        with_epochs(run, validation_accuracy=[0.40, 0.50 + 0.01 * run.seed, 0.50])
+        for run in made.defects("linear_probe")["select_on_test"]
+    )
+    pair = measures.compare(made.runs("linear_probe"), flattered)
+    assert pair.accuracy.high < 0, "the old rule"
+    found = designs._selected_on_test(pair)
+    assert (found.low, found.high) == (0.0, pytest.approx(0.02)) and found.mean == pytest.approx(0.01)
+    assert not found.clear and "range of the seeds" in found.method
+
+
+def test_holding_nothing_out_is_called_two_defects(study):
+    made = study(better, presets="corrected", seeds="0,1", defects="full_finetune")
+    label = next(row[1] for row in effects.defects(made).rows if "held out" in row[1])
+    assert "two defects" in label
+    assert "alone" not in effects.defects(made).caption
+
+
+# --- the same accuracy, agreement ----------------------------------------------------------------------------------
+
+
+def test_an_accuracy_is_reached_when_it_is_kept(study):
+    run = study(better, seeds="0").runs("full_finetune")[0]
+    run = with_info((run,), start_seconds=[2.0], features_seconds=[5.0])[0]
+    run.__dict__["epochs"] = run.epochs.assign(validation_accuracy=[0.7, 0.5, 0.6], train_seconds=[10.0, 11.0, 12.0])
+    at = {target: costs.reached((run,), target).seconds[0] for target in (0.65, 0.55, 0.45)}
+    assert at == {0.65: None, 0.55: 40.0, 0.45: 17.0}, "0.55 is lost after the first epoch and found again in the third"
+
+
+def test_seconds_of_those_that_reach_it_do_not_stand_for_all(study):
+    made = study(better, presets="published,corrected,tuned", seeds="0,1,2")
+    table = effects.same_answer(made)
+    assert len(table.rows) == 4, "the preset published has no validation accuracy"
+    found = costs.reached(made.runs("full_finetune"), 0.78)
+    kept = [seconds for seconds in found.seconds if seconds is not None]
+    assert found.of_those_that_do == kept and (found.mean is None) == (len(kept) < 3)
+    assert all(cell.endswith("of 3)") or cell == "0 of 3" for row in table.rows for cell in row[2:])
+
+
+def test_two_approaches_agree_less_than_two_seeds_of_one(study):
+    made = study(better, presets="corrected", seeds="0,1,2")
+    found = {each.names: each for each in designs.agreements(made, "corrected")}
+    assert found["linear_probe", "linear_probe"].pairs == 3 and found["linear_probe", "full_finetune"].pairs == 6
+    a, b = made.runs("linear_probe")[0], made.runs("full_finetune")[1]
+    share = (a.predictions["test_logits"].argmax(1) == b.predictions["test_logits"].argmax(1)).mean()
+    assert found["linear_probe", "full_finetune"].least <= share <= found["linear_probe", "full_finetune"].greatest
+    assert designs.agreements(study(better, seeds="0"), "corrected") == []
+    assert "two seeds of one approach do so on" in findings.agreement(made).markdown
