@@ -9,6 +9,7 @@ OUT      := report
 WITH     :=
 LAUNCHER :=
 BUDGET   :=
+KEEP     :=
 RECORD   :=
 LAB      :=
 DIR  := $(OUT)/$(PROFILE)
@@ -38,7 +39,7 @@ endif
 # --- parameters: what was typed after make, as it was typed ---
 
 # report_lib declares them (`python -m report_lib study --table`); these are make's own.
-OWN   := OUT WITH LAUNCHER LAB BUDGET RECORD PYTHON READY NOTEBOOKS
+OWN   := OUT WITH LAUNCHER LAB BUDGET KEEP RECORD PYTHON READY NOTEBOOKS
 TYPED := $(filter-out $(OWN),$(foreach v,$(filter-out -%,$(.VARIABLES)),$(if $(filter command line,$(origin $v)),$v)))
 # A $ in a value is a $: make would take it for a variable of its own.
 $(foreach v,$(TYPED),$(eval override $v := $$(value $v)))
@@ -81,7 +82,7 @@ help:  ## this list
 	@echo "  OUT=report       where PROFILE/report.html and report.pdf go"
 	@echo "  WITH=05_speed    further notebooks for the report"
 	@echo "  LAUNCHER=...     a prefix for what trains, such as 'srun --gpus=1'"
-	@echo "  BUDGET=190       seconds that make bench may take, about;  RECORD=.runs/<folder>   what make verify makes again"
+	@echo "  BUDGET=240       seconds that make bench may take, about; KEEP=1 makes its figures the project's;  RECORD=.runs/<folder>   what make verify makes again"
 	@echo "variables of a study (without a default: what its presets say):"
 	@"$(PYTHON)" -m report_lib study --table 2>/dev/null | sed 's/^/  /' || echo "  (after make setup)"
 
@@ -200,8 +201,8 @@ nbval-reference: $(READY)
 lab: $(READY)  ## JupyterLab on the notebooks; LAB=--no-browser and what else it is to be told
 	@"$(PYTHON)" -m jupyterlab --notebook-dir=. $(LAB) notebooks/01_linear_probe.ipynb
 
-bench: $(READY)  ## our training beside the published loop, on the same images; about 4 minutes
-	@"$(PYTHON)" -m bench --make "$(TYPED)" $(if $(BUDGET),--budget "$(BUDGET)")
+bench: $(READY)  ## our training beside the published loop, on the same images; about 5 minutes
+	@"$(PYTHON)" -m bench --make "$(TYPED)" $(if $(BUDGET),--budget "$(BUDGET)") $(if $(KEEP),--keep)
 
 lint: $(READY)  ## ruff, mypy, and the conventions of the notebooks
 	@"$(PYTHON)" -m ruff check .

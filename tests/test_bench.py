@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from bench import __main__ as bench
-from bench import growth, precision, show
+from bench import answer, growth, limit, precision, show
 
+from report_lib import models
 from report_lib.config import Config
 from report_lib.files import PROJECT
 
@@ -14,7 +16,10 @@ from report_lib.files import PROJECT
 def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench, "FEW", 60)
-    monkeypatch.setattr(growth, "SCALING", {"images": [60, 120], "epochs": [1], "seeds": [1, 2]})
+    monkeypatch.setattr(bench, "PER_CLASS", 5)
+    monkeypatch.setattr(limit, "SIDES", (256,))
+    scaling = {"images": [60, 120], "epochs": [1], "seeds": [1, 2], "network": ["mobilenet_v3_small"]}
+    monkeypatch.setattr(growth, "SCALING", scaling)
     path = tmp_path / "speed.json"
     path.write_text(json.dumps(bench.bench(Config(image_size=63), "cpu", 0.0, 120)))
     measured = show.read(str(path))
@@ -23,10 +28,43 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
         one = measured[approach]
         assert one["ratio"]["min"] <= one["ratio"]["median"] <= one["ratio"]["max"]
         assert one["published_images_per_second"] > 0 and one["ours_images_per_second"] > 0
-    assert len(measured["scaling"]) == 10 and all(row["peak_memory_mib"] > 100 for row in measured["scaling"])
+        assert 0 < one["share_of_best_rate"] < 1 and 0 <= one["share_of_features"] < 1
+        (row,) = measured["answer"][approach]
+        assert row["corrected"]["best_accuracy"] == row["target"] and row["published loop"]["seconds"] > 0
+    assert len(measured["scaling"]) == 12 and all(row["peak_memory_mib"] > 100 for row in measured["scaling"])
     shown = [show.summary(measured), show.ratios(measured), show.trend(measured), show.growth(measured)]
+    shown += [show.bounds(measured), show.rates(measured), show.answer(measured)]
     text = " ".join(part.looks()["text/plain"] for part in [*shown, show.operators(measured)])
     assert "120 images" in text and "convolution" in text and "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("curve", "epoch"), [([0.5, 0.7, 0.6, 0.7, 0.8], 4), ([0.7, 0.7], 1), ([0.8, 0.6], None), ([0.5, 0.65], None)]
+)
+def test_an_accuracy_is_reached_when_no_later_epoch_falls_below(curve, epoch):
+    assert answer.reached(curve, 0.7) == epoch
+
+
+def test_no_share_of_the_best_rate_exceeds_one_where_convolutions_outrun_matrix_products():
+    """The best is taken over all kinds of work, the network's own layers among them."""
+    net = models.bare("alexnet")
+    found = limit.layers(net, 63, torch.device("cpu"))
+    assert [type(layer).__name__ for layer, _ in found] == ["Conv2d"] * 5 + ["Linear"] * 3
+    flops = []
+    limit_rate = lambda work, flops_of, device: flops.append(flops_of) or 1.0  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limit, "rate", limit_rate)
+        patch.setattr(limit, "BATCH", 2)
+        limit.best(net, 63, torch.device("cpu"), torch.float32)
+    of_layers = flops[len(limit.SIDES) :: 2]
+    assert sum(of_layers) == pytest.approx(2 * models.flops(net, 63)[0], rel=0.02)  # of two pictures
+
+
+def test_what_is_measured_here_is_shown_before_what_came_with_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr(show, "MEASURED", tmp_path / "measured.json")
+    assert show.read() == json.loads(show.KEPT.read_text())
+    show.MEASURED.write_text('{"mine": 1}')
+    assert show.read() == {"mine": 1}
 
 
 def test_precisions_are_compared_seed_by_seed():

@@ -45,7 +45,7 @@ def parameters_file(tree, tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--flip", "true"], "flip is True; only approaches that train last_block or all have that"),
+        (["--trunk-rate", "0.5"], "trunk_rate is 0.5; only approaches that train last_block or all have that"),
         (["--epochs", "-1"], "epochs is -1"),
         (["--epochs", "9" * 4000], "epochs is '999"),
         (["--epochs", "1.5"], "epochs is '1.5'"),

@@ -22,6 +22,7 @@ from report_lib.config import (
     NETWORKS,
     PARAMETERS,
     PRESETS,
+    TUNED_FOR_FEW,
     Config,
     Planned,
     decides,
@@ -118,7 +119,8 @@ def test_any_mixture_of_defects_makes_a_config_or_one_sentence(approach, defects
     ("approach", "fields", "says"),
     [
         ("linear_probe", {"dropout_ends": True}, "dropout_ends is True; only approaches that train last_block or all"),
-        ("linear_probe", {"flip": True}, "flip is True; only .*, and linear_probe trains head"),
+        ("linear_probe", {"trunk_rate": 0.1}, "trunk_rate is 0.1; only .*, and linear_probe trains head"),
+        ("full_finetune", {"views": 2}, "views is 2; only .*, and full_finetune trains all"),
         ("full_finetune", {"frozen_dropout": True}, "frozen_dropout is True; only approaches that train head have"),
         ("last_block", {"standardise": True}, "standardise is True; only .*, and last_block trains last_block"),
         ("full_finetune", {"train_on_all": True}, "select_on_test must be True too"),
@@ -397,6 +399,41 @@ def test_an_option_goes_to_the_approaches_that_can_have_it():
     assert parts["full_finetune", "preset", "corrected"][0].flip and parts["linear_probe", "preset", "corrected"]
     assert parts["linear_probe", "preset", "corrected"][0].standardise
     assert parts["full_finetune", "preset", "corrected"][0].trunk_rate == 0.1
+
+
+@pytest.mark.parametrize("approach", ["linear_probe", "full_finetune"])
+def test_each_step_adds_to_the_one_before_and_the_last_would_be_tuned(approach):
+    parts = planned(presets="corrected,tuned", ladder=True)
+    names = ("corrected", *(value for a, kind, value in parts if (a, kind) == (approach, "step")), "tuned")
+    rungs = [(parts.get((approach, "step", n)) or parts[approach, "preset", n])[0] for n in names]
+    changed = [
+        {name for name in FIELDS if name != "preset" and getattr(one, name) != getattr(other, name)}
+        for one, other in itertools.pairwise(rungs)
+    ]
+    assert len(changed) > 2 and all(changed) and not any(a & b for a, b in itertools.combinations(changed, 2))
+    assert set().union(*changed) == {n for n in FIELDS if getattr(rungs[0], n) != getattr(rungs[-1], n)} - {"preset"}
+
+
+def test_controls_have_a_random_trunk_or_frozen_early_layers():
+    parts = planned(controls=True)
+    assert parts["linear_probe", "control", "random trunk"][0].weights == "none"
+    assert parts["full_finetune", "control", "random trunk"][0].weights == "none"
+    assert parts["full_finetune", "control", "last block"][0].trains == "last_block"
+    assert ("linear_probe", "control", "last block") not in parts
+
+
+def test_a_probe_may_have_seeds_of_its_own():
+    parts = planned(seeds="0,1", probe_seeds="0,1,2,3")
+    assert [c.seed for c in parts["linear_probe", "preset", "corrected"]] == [0, 1, 2, 3]
+    assert [c.seed for c in parts["full_finetune", "preset", "corrected"]] == [0, 1]
+
+
+def test_few_labels_have_settings_of_their_own_which_what_is_typed_overrides(monkeypatch):
+    monkeypatch.setitem(TUNED_FOR_FEW, "head", {"learning_rate": 0.5})
+    rates = [preset("linear_probe", "tuned", per_class=n).learning_rate for n in (1, 100, 101, 0)]
+    assert rates[:2] == [0.5, 0.5] and rates[2] == rates[3] != 0.5
+    assert preset("linear_probe", "corrected", per_class=50).learning_rate == Config.learning_rate
+    assert preset("linear_probe", "tuned", per_class=50, learning_rate=0.1).learning_rate == 0.1
 
 
 def test_what_is_presented_is_a_preset_that_every_approach_has(monkeypatch):

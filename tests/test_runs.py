@@ -23,7 +23,7 @@ from report_lib import config as configs
 from report_lib import data, files, models, runs, training
 from report_lib.config import APPROACHES, NETWORKS, preset
 from report_lib.files import PROJECT, InputError
-from report_lib.runs import store
+from report_lib.runs import provenance, store
 from report_lib.runs import train as runner
 from report_lib.training import code, loop
 
@@ -808,3 +808,22 @@ def test_divergence_leaves_no_record(trained, digits, tmp_path, monkeypatch):
         study.run(study.config("linear_probe"))
     assert not list((tmp_path / "store").glob("[!.]*"))
     assert PROJECT not in study.store.parents
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "share"), [(4.0, 4.0, 0.0), (8.0, 4.0, 0.5), (3.9, 4.0, 0.0)], ids=["alone", "half", "ticks"]
+)
+def test_a_record_says_how_much_of_the_machine_others_took(monkeypatch, busy, own, share):
+    """Times that were measured beside other work are not those of a machine that does nothing else."""
+    monkeypatch.setattr(provenance.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(provenance, "cpu_seconds", lambda: (104.0, 50.0 + busy, 10.0 + own))
+    assert provenance.others_share((100.0, 50.0, 10.0)) == share
+    assert provenance.others_share(None) is None
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="only Linux says how busy a machine is")
+def test_what_this_process_took_is_among_what_all_took():
+    before = provenance.cpu_seconds()
+    sum(range(3_000_000))
+    _, busy, own = (later - earlier for later, earlier in zip(provenance.cpu_seconds(), before, strict=True))
+    assert own > 0 and busy >= own - 0.05

@@ -16,7 +16,7 @@ from torch import nn
 from tuning import search
 
 from report_lib import data, models
-from report_lib.config import APPROACHES, DEFECTS, NETWORKS, PRESETS, Config, derive_seed, preset
+from report_lib.config import APPROACHES, DEFECTS, FEW_LABELS, NETWORKS, PRESETS, Config, derive_seed, preset
 from report_lib.data import decoded
 from report_lib.files import InputError
 from report_lib.training import checkpoints, device, features, loop, precision
@@ -612,8 +612,44 @@ def test_frozen_layers_below_augmented_pictures_stay_as_they_are(last_block, few
     assert all(torch.equal(fitted.net.state_dict()[name], start[name]) for name in frozen)
 
 
+def test_a_probe_sees_moved_pictures_of_which_the_features_are_kept(few_digits, small, tmp_path):
+    """A view is drawn anew in each epoch; validation sees the pictures as they are."""
+    config = preset("linear_probe", image_size=64, epochs=1, batch_size=8, flip=True, views=3)
+    net = models.build(config, 10)
+    models.train_only(net, config)
+    task = loop.begin(net, few_digits, config, place_of(tmp_path))
+    below, index = models.cut(net)[0], torch.arange(len(few_digits.train))
+    with torch.no_grad():
+        plain = below(data.preprocess(few_digits.train, config.image_size))
+        mirrored = below(data.preprocess(few_digits.train.flip(2), config.image_size))
+    seen = torch.stack([task.training.inputs(index) for _ in range(40)])
+    near = [torch.isclose(seen, rows, rtol=1e-3, atol=1e-4).all(2) for rows in (plain, mirrored)]
+    assert (near[0] | near[1]).all()
+    share = near[1].float().mean(0)  # of a picture's views: none, one or both of two are mirrored
+    assert all(((share - part).abs() < 0.3).any() for part in (0, 1 / 3, 2 / 3)) and 0.2 < share.mean() < 0.47
+    torch.testing.assert_close(task.validation.inputs(index), plain, rtol=1e-3, atol=1e-4)
+    entries = sorted(tmp_path.glob("features-*"))
+    assert len(entries) == 3
+    again = fit(dataclasses.replace(config, seed=1), few_digits, place_of(tmp_path))
+    assert sorted(tmp_path.glob("features-*")) == entries and again.history.epochs
+
+
+def test_where_nothing_moves_no_views_are_made(few_digits, small, tmp_path):
+    fit(small("linear_probe", shift=0.1, views=3), few_digits, place_of(tmp_path))  # 8 x 8 pixels: less than one
+    assert len(list(tmp_path.glob("features-*"))) == 1
+
+
+def test_fine_tuning_with_frozen_early_layers_trains_the_last_block_alone(few_digits, small, tmp_path):
+    config = small("full_finetune", freeze_early=True)
+    fitted, start = fit(config, few_digits, place_of(tmp_path)), models.build(config, 10).state_dict()
+    moved = {name for name, value in fitted.net.state_dict().items() if not torch.equal(value, start[name])}
+    trained = set(models.trained_names(fitted.net))
+    assert trained == set(models.trained_by(models.build(config, 10), config)) and trained <= moved
+    assert not [name for name in moved if name.startswith("features.0.")]
+
+
 def test_a_search_reads_no_test_image_and_goes_on_where_it_stopped(few_digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "GRID", {"head": [{"learning_rate": [0.01, 0.001], "weight_decay": [0.1]}]})
+    monkeypatch.setattr(search, "GRID", {"head": {"learning_rate": [0.01, 0.001], "weight_decay": [0.1]}})
     blind = dataclasses.replace(few_digits, test=torch.empty(0), test_labels=torch.empty(0))
     monkeypatch.setattr(data, "load", lambda *given, **more: blind)
     shared = {"network": "mobilenet_v3_small", "weights": "none", "image_size": 32, "epochs": 2, "batch_size": 16,
@@ -630,11 +666,18 @@ def test_a_search_reads_no_test_image_and_goes_on_where_it_stopped(few_digits, t
         search.search("linear_probe", shared | {"epochs": 3}, "cpu", folder=tmp_path)
 
 
+def test_every_approach_was_given_as_many_trials():
+    counts = {path.stem: len(yaml.safe_load(path.read_text())["trials"]) for path in search.FOLDER.glob("*.yaml")}
+    assert len(counts) == 4 and len(set(counts.values())) == 1
+
+
+@pytest.mark.parametrize("labels", [0, 50])
 @pytest.mark.parametrize("approach", list(APPROACHES))
-def test_tuned_is_the_winner_of_the_recorded_search(approach):
-    path, trains = search.FOLDER / f"{approach}.yaml", APPROACHES[approach].trains
+def test_tuned_is_the_winner_of_the_recorded_search(approach, labels):
+    path, trains = search.FOLDER / f"{approach}{'_few' if labels else ''}.yaml", APPROACHES[approach].trains
     content = yaml.safe_load(path.read_text())
-    won, config = search.winner(content["trials"], trains), preset(approach, "tuned")
+    won, config = search.winner(content["trials"], trains), preset(approach, "tuned", per_class=labels)
+    assert 0 < content["conditions"]["per_class"] <= FEW_LABELS or not labels
     assert won == content["winner"] and len(content["trials"]) == len(list(search.trials(trains)))
     recorded = won | content["conditions"]["fixed"]
     assert {name: getattr(config, name) for name in recorded} == recorded

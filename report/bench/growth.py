@@ -1,4 +1,4 @@
-"""How the cost of our runs grows with images, epochs and seeds: each point measured in a process of its own."""
+"""How the cost of our runs grows with images, epochs, seeds and networks: each point in a process of its own."""
 
 import dataclasses
 import multiprocessing
@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from report_lib import data, models, training
-from report_lib.config import Config, preset
+from report_lib.config import NETWORKS, Config, preset
 from report_lib.training import loop
 from report_lib.training.device import peak_memory_mib, reset_peak_memory
 
@@ -19,10 +19,11 @@ APPROACHES = ("linear_probe", "full_finetune")  # those that the listings have
 
 EPOCHS = 10  # of a probe, as published
 SCALING_SIZE = 64  # pixels a side: how cost grows does not depend on it, what measuring takes does
-SCALING = {
+SCALING: dict[str, list] = {
     "images": [160, 320, 640, 1280],
     "epochs": [1, 2, 4, 8],
     "seeds": [1, 2, 5, 10],
+    "network": list(NETWORKS),
 }
 
 
@@ -37,12 +38,12 @@ def subset(images: data.Images, count: int) -> data.Images:
 
 
 def scaling(source: str, weights: str, device: str) -> list[dict]:
-    """Seconds and peak memory of our runs against images, epochs and seeds, each in a process of its own."""
+    """Seconds and peak memory of our runs against each of SCALING, each point in a process of its own."""
     points = [
         (approach, varied, value)
         for approach in APPROACHES
         for varied, values in SCALING.items()
-        for value in (values if approach == "linear_probe" or varied == "images" else values[:3])
+        for value in (values[:3] if approach == "full_finetune" and varied in ("epochs", "seeds") else values)
     ]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["report_lib.training", "sklearn.datasets"])
@@ -61,21 +62,22 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
 
 
 def point(
-    pipe: Connection, source: str, weights_name: str, device: str, approach: str, varied: str, value: int
+    pipe: Connection, source: str, weights_name: str, device: str, approach: str, varied: str, value: int | str
 ) -> None:
-    fixed = 1280 if approach == "linear_probe" else 160
-    count = value if varied == "images" else fixed
-    few = subset(data.load(source, SCALING_SIZE), count)
-    weights = models.load_weights(weights_name)
+    network = str(value) if varied == "network" else Config.network
+    amounts = {"images": 1280 if approach == "linear_probe" else 160, "seeds": 1,
+               "epochs": EPOCHS if approach == "linear_probe" else 1} | {varied: value}  # fmt: skip
+    few = subset(data.load(source, SCALING_SIZE), int(amounts["images"]))
+    weights = models.load_weights(weights_name if network == Config.network else "none", network)
+    shared: dict = {"image_size": SCALING_SIZE, "network": network}
     with tempfile.TemporaryDirectory() as scratch:
         place = training.place(device, cache=scratch)
         warm = dataclasses.replace(place, cache=Path(scratch) / "warm")
-        train(preset(approach, image_size=SCALING_SIZE, epochs=1, batch_size=32), subset(few, 64), weights, warm)
+        train(preset(approach, epochs=1, batch_size=32, **shared), subset(few, 64), weights, warm)
         reset_peak_memory(place.device)
         clock = time.perf_counter()
-        for seed in range(value if varied == "seeds" else 1):
-            epochs = value if varied == "epochs" else EPOCHS if approach == "linear_probe" else 1
-            train(preset(approach, image_size=SCALING_SIZE, epochs=epochs, seed=seed), few, weights, place)
+        for seed in range(int(amounts["seeds"])):
+            train(preset(approach, epochs=amounts["epochs"], seed=seed, **shared), few, weights, place)
         pipe.send((time.perf_counter() - clock, peak_memory_mib(place.device)))
 
 

@@ -1,24 +1,31 @@
-"""What `make bench` measured (speed.json) -> tables and sentences of notebooks/05_speed.ipynb."""
+"""What `make bench` measured -> tables and sentences of notebooks/05_speed.ipynb."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 
-from report_lib.config import APPROACHES
+from report_lib.config import APPROACHES, NETWORKS
 from report_lib.files import InputError, locate
 from report_lib.page.numbers import NBSP, percent, seconds
 from report_lib.page.parts import Prose, Table, text
 
 BENCHED = ("linear_probe", "full_finetune")  # the approaches that the published listings have
 NAMES = {name: APPROACHES[name].name for name in BENCHED}
+KEPT = Path(__file__).with_name("speed.json")  # comes with the project
+MEASURED = Path(__file__).with_name("measured.json")  # of this machine
 
 
-def read(path: str) -> dict:
-    """The measurements in `path`. Raises InputError if there are none."""
+def read(path: str = "") -> dict:
+    """The measurements in `path`; if none is given, those of this machine, or else those that come with the project.
+
+    Raises InputError if they cannot be read.
+    """
+    chosen = locate(path) if path else MEASURED if MEASURED.is_file() else KEPT
     try:
-        return json.loads(locate(path).read_text(encoding="utf-8"))
+        return json.loads(chosen.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"bench is {path!r}, which cannot be read ({error}); run make bench first") from error
+        raise InputError(f"bench is {str(chosen)!r}, which cannot be read ({error}); run make bench first") from error
 
 
 def _times(ratio: dict) -> str:
@@ -33,7 +40,6 @@ def summary(bench: dict) -> Prose:
         if bench["device"] == "cpu"
         else bench["device"]
     )
-    rate = bench["matrix_flops_per_second"]
     return Prose(
         f"Measured on {text(where)}, ours in {bench['precision']} and the published loop in float32, on "
         f"{bench['images']:,} images of {text(bench['data'])} at {bench['image_size']} px, {bench['repeats']} repeats "
@@ -43,9 +49,55 @@ def summary(bench: dict) -> Prose:
         f"of the linear probe, frozen features included, and for one of fine-tuning. The linear probe is "
         f"{probe['ratio']['median']:.3g} times as fast as published, and {probe['ratio_of_five_seeds']['median']:.3g} "
         f"times over five seeds, which share their frozen features; full fine-tuning is {tuned['ratio']['median']:.3g} "
-        f"times as fast. It runs at {percent(tuned['share_of_matrix_rate'], 0)} of the rate of a large matrix product "
-        f"on this device, {rate / 1e9:,.0f}{NBSP}GFLOP/s: were all of it such products, a factor of "
-        f"{1 / tuned['share_of_matrix_rate']:.2g} would be left."
+        "times as fast."
+    )
+
+
+def bounds(bench: dict) -> Prose:
+    """What keeps each approach from being faster on this machine."""
+    probe, tuned = (bench[approach] for approach in BENCHED)
+    rates = bench["best_flops_per_second"][bench["precision"]]
+    kind = max(rates, key=rates.__getitem__)
+    return Prose(
+        f"The best that this device was seen to do in {bench['precision']}, over several shapes of matrix product, "
+        f"convolution and linear layer, the network's own included, is {rates[kind] / 1e9:,.0f}{NBSP}GFLOP/s, in a "
+        f"{kind}. Full fine-tuning, evaluation included, runs at {percent(tuned['share_of_best_rate'], 0)} of that: "
+        f"with the same operations a factor of {1 / tuned['share_of_best_rate']:.2g} is all that could be left. The "
+        f"linear probe spends {percent(probe['share_of_features'], 0)} of its time on the one forward pass through the "
+        f"frozen trunk, and runs at {percent(probe['share_of_best_rate'], 0)} of the best rate."
+    )
+
+
+def rates(bench: dict) -> Table:
+    """The best rates of this device."""
+    found = bench["best_flops_per_second"]
+    kinds = list(next(iter(found.values())))
+    rows = tuple((kind, *(f"{found[precision][kind] / 1e9:,.0f}" for precision in found)) for kind in kinds)
+    caption = "The best rate of each kind of work over several shapes, forward and backward, in GFLOP/s."
+    return Table("tab-rates", caption, ("work", *found), rows, "l" + "r" * len(found))
+
+
+def answer(bench: dict) -> Table:
+    """Seconds until the validation accuracy that `corrected` selects."""
+    rows = []
+    for approach in BENCHED:
+        for at, row in enumerate(bench["answer"][approach]):
+            for name in ("published loop", "corrected", "tuned"):
+                one = row[name]
+                times = row["published loop"]["seconds"] / one["seconds"]
+                rows.append((
+                    NAMES[approach] if at == 0 and name == "published loop" else "", str(row["seed"]), name,
+                    percent(one["best_accuracy"]), str(one["epoch"] or "not reached"), seconds(one["seconds"]),
+                    "" if name == "published loop" else f"{times:.3g}",
+                ))  # fmt: skip
+    return Table(
+        "tab-answer",
+        "Seconds until the validation accuracy that the preset corrected selects is reached for good, frozen features "
+        f"included, on {bench['answer_labels']} labelled images per class. Where it is not reached, the time is that "
+        "of all epochs. The ratio is that of the published loop's time, on the same images, to ours.",
+        ("approach", "seed", "trained by", "best accuracy", "reached in epoch", "time", "ratio"),
+        tuple(rows),
+        "lrlrrrr",
     )
 
 
@@ -68,12 +120,12 @@ def ratios(bench: dict) -> Table:
 
 
 def growth(bench: dict) -> Table:
-    """Time and memory against the number of images, epochs and seeds."""
+    """Time and memory against the number of images, epochs and seeds, and the network."""
     rows = [
         (
             NAMES[row["approach"]],
             row["varied"],
-            f"{row['value']:,}",
+            NETWORKS[row["value"]].name if row["varied"] == "network" else f"{row['value']:,}",
             seconds(row["seconds"]),
             f"{row['peak_memory_mib']:,.0f}",
         )

@@ -2,7 +2,8 @@
 
     python -m tuning.search --approach linear_probe --profile cifar10 --data ...      (with report/ on PYTHONPATH)
 
-Trials are kept in report/tuning/<approach>.yaml; a search that was stopped goes on where it was.
+Trials are kept in report/tuning/<approach>.yaml, of few labels per class in <approach>_few.yaml; a search that was
+stopped goes on where it was.
 """
 
 import argparse
@@ -15,30 +16,25 @@ from pathlib import Path
 import yaml
 
 from report_lib import data, models, training
-from report_lib.config import APPROACHES, PRESETS, Config, decides, parameters, preset, resolve
+from report_lib.config import APPROACHES, FEW_LABELS, PRESETS, Config, decides, parameters, preset, resolve
 from report_lib.config.plan import given
 from report_lib.files import InputError, each, read_yaml, write_whole
 from report_lib.training import loop
 
 FOLDER = Path(__file__).parent
 
-# What is tried, by what an approach trains: all combinations. Whatever else `tuned` sets stays as it is.
-GRID: dict[str, list[dict[str, list]]] = {
-    "head": [
-        {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "weight_decay": [0.01, 0.1, 1.0, 10.0]},
-    ],
-    "all": [
-        {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "trunk_rate": [1.0], "weight_decay": [0.05]},
-        {"learning_rate": [0.001], "trunk_rate": [0.3], "weight_decay": [0.05]},
-    ],
-}  # fmt: skip
+# What is tried, by what an approach trains: all combinations, as many for each approach. Whatever else `tuned` sets
+# stays as it is.
+GRID: dict[str, dict[str, list]] = {
+    "head": {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "weight_decay": [0.1, 1.0]},
+    "all": {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "trunk_rate": [0.1, 1.0]},
+}
 
 
 def trials(trains: str) -> Iterator[dict]:
     """The settings to try, in order."""
-    for grid in GRID[trains]:
-        for values in itertools.product(*grid.values()):
-            yield dict(zip(grid, values, strict=True))
+    for values in itertools.product(*GRID[trains].values()):
+        yield dict(zip(GRID[trains], values, strict=True))
 
 
 def search(approach: str, shared: dict, device: str = "auto", cache: str = "", folder: Path = FOLDER) -> Path:
@@ -46,16 +42,15 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "", f
 
     Raises InputError if the file holds a search that was made otherwise.
     """
-    path = folder / f"{approach}.yaml"
     trains = APPROACHES[approach].trains
     first = preset(approach, "tuned", **shared)
+    path = folder / f"{approach}{'_few' if 0 < first.per_class <= FEW_LABELS else ''}.yaml"
     images = data.load(first, cache=cache)
     weights = models.load_weights(first.weights, first.network)
-    tried = set().union(*GRID[trains])
     conditions = {name: value for name, value in shared.items() if name not in ("data", "weights")}
     conditions |= {"data": images.fingerprint, "weights": weights.sha256, "code": training.code_hash()}
     conditions["validation_images"] = len(data.split(images.train_labels, first)[1])
-    conditions["fixed"] = {name: decides(first)[name] for name in PRESETS["tuned"][trains] if name not in tried}
+    conditions["fixed"] = {name: decides(first)[name] for name in PRESETS["tuned"][trains] if name not in GRID[trains]}
     done = read(path, conditions)
     for trial in each(list(trials(trains)), "trials", "trial"):
         if any(all(row.get(name) == value for name, value in trial.items()) for row in done):
@@ -65,7 +60,8 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "", f
         clock = time.perf_counter()
         outcome = judge(config, images, weights, training.place(device, config.precision, cache))
         done.append(trial | outcome | {"seconds": round(time.perf_counter() - clock, 1)})
-        write(path, conditions, done)
+        content = {"conditions": conditions, "trials": done, "winner": winner(done, trains)}
+        write_whole(path, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=200))
     return path
 
 
@@ -84,7 +80,7 @@ def judge(config: Config, images: data.Images, weights: models.Weights, place: t
 def winner(rows: list[dict], trains: str) -> dict:
     """The settings of the trial with the best validation accuracy."""
     best = max(rows, key=lambda row: row["validation_accuracy"])
-    return {name: value for name, value in best.items() if name in set().union(*GRID[trains])}
+    return {name: value for name, value in best.items() if name in GRID[trains]}
 
 
 def read(path: Path, conditions: dict | None = None) -> list[dict]:
@@ -95,12 +91,6 @@ def read(path: Path, conditions: dict | None = None) -> list[dict]:
     if conditions is not None and content["conditions"] != conditions:  # type: ignore[index, call-overload]
         raise InputError(f"{path} holds a search under other conditions; move it away")
     return content["trials"]  # type: ignore[index, call-overload]
-
-
-def write(path: Path, conditions: dict, rows: list[dict]) -> None:
-    """Replaces `path` by the conditions, the trials and their winner."""
-    content = {"conditions": conditions, "trials": rows, "winner": winner(rows, APPROACHES[path.stem].trains)}
-    write_whole(path, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=200))
 
 
 def main() -> int:

@@ -96,11 +96,13 @@ class Config:
     standardise: bool = option(
         False, help="scale each frozen feature to mean 0 and deviation 1 over the training images", only=("head",)
     )
-    flip: bool = option(False, help="mirror training pictures at random", only=("last_block", "all"))
-    shift: float = option(
-        0.0, Number(0, 0.5), "move training pictures at random by up to this share of their side",
-        only=("last_block", "all"),
+    flip: bool = option(False, help="mirror training pictures at random")
+    shift: float = option(0.0, Number(0, 0.5), "move training pictures at random by up to this share of their side")
+    views: int = option(
+        1, Number(1, 100), "views of each mirrored or moved picture of which frozen features are kept; 1: none is kept",
+        only=("head", "last_block"),
     )  # fmt: skip
+    freeze_early: bool = option(False, help="what lies below the last block stays frozen", only=("all",))
 
     # What the published listings do, each a defect that can be switched on alone.
     select_on_test: bool = option(
@@ -157,7 +159,7 @@ class Config:
     @property
     def trains(self) -> str:
         """The part of the network that is trained, one of registries.TRAINS."""
-        return APPROACHES[self.approach].trains
+        return "last_block" if self.freeze_early else APPROACHES[self.approach].trains
 
 
 NEED_DROPOUT = ("frozen_dropout", "dropout_ends")

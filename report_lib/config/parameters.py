@@ -33,12 +33,17 @@ class StudyOptions:
     presets: tuple[str, ...] = option(("corrected",), each=tuple(PRESETS), help="which presets are run")
     present: str = option("corrected", tuple(PRESETS), "the preset that the approach sections present")
     seeds: tuple[int, ...] = option((0,), each=Number(0, 2**31 - 1), help="one run of each preset per seed")
+    probe_seeds: tuple[int, ...] = option(
+        (), each=Number(0, 2**31 - 1), help="those of approaches that train the head alone, if they have others"
+    )
     budgets: tuple[int, ...] = option(
         (), each=Number(5, 10**9), help="labelled images per class, for the curve of few labels; none for none"
     )
     defects: tuple[str, ...] = option(
         (), each=tuple(APPROACHES), help="approaches whose published defects are switched on one at a time"
     )
+    ladder: bool = option(False, help="the settings of tuned are added to those of corrected one after another")
+    controls: bool = option(False, help="a random trunk is trained too, and fine-tuning with the early layers frozen")
     keep_weights: str = option(
         "first", ("first", "all", "none"),
         "trained networks that are kept: of the first seed of the presented and the tuned preset, all, or none",

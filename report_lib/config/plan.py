@@ -1,4 +1,4 @@
-"""Which runs a study is made of: its presets, the published defects one at a time, and budgets of labels."""
+"""Which runs a study is made of: its presets, what lies between two of them, controls, and budgets of labels."""
 
 import dataclasses
 
@@ -9,15 +9,28 @@ from report_lib.config.registries import APPROACHES, NETWORKS, PRESETS
 from report_lib.files import InputError
 
 SMALLEST_BATCH = 8
+# Which settings of `tuned` each step adds, in this order; after the last, nothing tells it from tuned.
+STEPS = {
+    "scaled features": ("standardise",),
+    "schedule": ("schedule", "warmup"),
+    "rates": ("learning_rate", "trunk_rate", "weight_decay"),
+    "augmentation": ("flip", "shift", "views"),
+    "start": ("start",),
+}
+CONTROLS: dict[str, dict] = {"random trunk": {"weights": "none"}, "last block": {"freeze_early": True}}
 
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """The configs, one per seed, of what an approach shows: a preset, a published defect alone, or a label budget."""
+    """The configs, one per seed, of what an approach shows.
+
+    That is, by kind: a "preset" (`value` is its name), `corrected` with one published "defect" (the field), a "step" on
+    the way from corrected to tuned (a name of STEPS), a "control" (one of CONTROLS) or a "budget" (labels per class).
+    """
 
     approach: str
-    kind: str  # "preset", "defect" or "budget"
-    value: str | int  # the preset's name, the defect's field, the labelled images per class
+    kind: str
+    value: str | int
     configs: tuple[Config, ...]
 
 
@@ -33,6 +46,13 @@ def plan(settings: dict) -> tuple[Planned, ...]:
         if approach in settings["defects"]:
             for name, fields in _defects(settings, approach).items():
                 planned.append(_planned(settings, approach, "defect", name, "corrected", **fields))
+        if settings["ladder"]:
+            for name, fields in _steps(settings, approach).items():
+                planned.append(_planned(settings, approach, "step", name, "corrected", **fields))
+        if settings["controls"]:
+            for name, fields in CONTROLS.items():
+                if name != "last block" or APPROACHES[approach].trains == "all":
+                    planned.append(_planned(settings, approach, "control", name, "corrected", **fields))
         for labels in sorted(settings["budgets"]):
             batch = settings["batch_size"] or Config.batch_size
             fewer = {"per_class": labels, "batch_size": min(batch, max(SMALLEST_BATCH, labels))}
@@ -59,8 +79,28 @@ def given(settings: dict, approach: str) -> dict:
 
 def _planned(settings: dict, approach: str, kind: str, value: str | int, name: str, **more: object) -> Planned:
     fields = given(settings, approach) | more
-    configs = tuple(preset(approach, name, **(fields | {"seed": seed})) for seed in settings["seeds"])
+    configs = tuple(preset(approach, name, **(fields | {"seed": seed})) for seed in seeds(settings, approach))
     return Planned(approach, kind, value, configs)
+
+
+def seeds(settings: dict, approach: str) -> tuple[int, ...]:
+    """The seeds of an approach's runs."""
+    return APPROACHES[approach].trains == "head" and settings["probe_seeds"] or settings["seeds"]
+
+
+def _steps(settings: dict, approach: str) -> dict[str, dict]:
+    """Name -> the fields that lead from corrected to that step; without those that change nothing, and the last."""
+    shared = given(settings, approach)
+    before, tuned = (preset(approach, name, **shared) for name in ("corrected", "tuned"))
+    reached: dict = {}
+    steps: dict = {}
+    for name, fields in STEPS.items():
+        reached |= {field: getattr(tuned, field) for field in fields}
+        after = preset(approach, "corrected", **(shared | reached))
+        if after != before:
+            steps[name] = dict(reached)
+        before = after
+    return dict(list(steps.items())[:-1])
 
 
 def _defects(settings: dict, approach: str) -> dict[str, dict]:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from report_lib.config.fields import FIELDS, NEED_DROPOUT, Config, check
-from report_lib.config.registries import APPROACHES, NETWORKS, PRESETS
+from report_lib.config.registries import APPROACHES, FEW_LABELS, NETWORKS, PRESETS, TUNED_FOR_FEW
 from report_lib.files import InputError
 
 
@@ -19,7 +19,10 @@ def preset(approach: str, name: str = "corrected", **given: object) -> Config:
         check(field, value, str, FIELDS[field].metadata)
     if not has_preset(approach, name):
         raise InputError(f"preset is {name!r}, which {approach} does not have (config/registries.py: PRESETS)")
-    fields = PRESETS[name][APPROACHES[approach].trains] | {key: v for key, v in given.items() if v is not None}
+    trains, labels = APPROACHES[approach].trains, given.get("per_class") or 0
+    few = name == "tuned" and isinstance(labels, int) and 0 < labels <= FEW_LABELS
+    fields = PRESETS[name][trains] | (TUNED_FOR_FEW.get(trains, {}) if few else {})
+    fields |= {key: value for key, value in given.items() if value is not None}
     network = fields.get("network", Config.network)
     if isinstance(network, str) and network in NETWORKS and not NETWORKS[network].dropout:
         fields = {key: value for key, value in fields.items() if key not in NEED_DROPOUT or key in given}
@@ -29,12 +32,13 @@ def preset(approach: str, name: str = "corrected", **given: object) -> Config:
 
 
 def probe_of(config: Config) -> Config:
-    """The tuned linear probe from whose head `config` starts: on the same data, split and seed."""
+    """The tuned linear probe from whose head `config` starts: on the same data, split, pictures and seed."""
     probe = next((name for name, approach in APPROACHES.items() if approach.trains == "head"), None)
     if probe is None:
         raise InputError("start is 'probe', which needs an approach that trains the head; none is registered")
     shared = ("network", "data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "per_class", "seed",
-              "precision", "normalisation", "unstratified", "train_on_all", "select_on_test")  # fmt: skip
+              "precision", "flip", "shift", "normalisation", "unstratified", "train_on_all",
+              "select_on_test")  # fmt: skip
     return preset(probe, "tuned", **{name: getattr(config, name) for name in shared})
 
 

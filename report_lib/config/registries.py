@@ -42,6 +42,10 @@ NETWORKS = {
     "convnext_tiny": Network("ConvNeXt-T", "classifier.2", "features.7", 32, False, "liu2022"),
 }
 
+# With so few labels per class, or fewer, `tuned` has what was searched for few labels instead.
+FEW_LABELS = 100
+TUNED_FOR_FEW: dict[str, dict] = {}
+
 # What each preset sets, by what an approach trains; an approach that trains something else does not have the preset.
 # `published` does what the listings of the homework report do; `corrected` is what its text says, and the defaults of
 # Config; `tuned` holds the winners of the searches that report/tuning/ records.
@@ -56,7 +60,9 @@ PRESETS: dict[str, dict[str, dict]] = {
     },
     "corrected": {"head": {}, "last_block": {}, "all": {}},
     "tuned": {
-        "head": dict(standardise=True, schedule="cosine", learning_rate=3e-4, weight_decay=1.0),
+        "head": dict(
+            learning_rate=1e-3, weight_decay=0.1, standardise=True, schedule="cosine", flip=True, shift=0.1, views=5,
+        ),
         "last_block": dict(
             learning_rate=1e-3, weight_decay=0.05, schedule="cosine", warmup=0.1, start="probe", flip=True, shift=0.1,
         ),

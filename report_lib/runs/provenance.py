@@ -3,10 +3,12 @@
 import contextlib
 import datetime
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -36,6 +38,26 @@ def provenance(place: Place) -> dict:
         "python": platform.python_version(),
         "packages": packages(),
     }
+
+
+def cpu_seconds() -> tuple[float, float, float] | None:
+    """(a clock, the CPU seconds that all processes of this machine took until now, those of this one); None where the
+    system does not say (it does on Linux)."""
+    try:
+        user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    except (OSError, ValueError, IndexError):
+        return None
+    busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), busy, time.process_time()
+
+
+def others_share(before: tuple[float, float, float] | None) -> float | None:
+    """The share of the machine's processors that other processes have kept busy since `before`, of `cpu_seconds`."""
+    after = cpu_seconds()
+    if before is None or after is None:
+        return None
+    seconds, busy, own = (later - earlier for earlier, later in zip(before, after, strict=True))
+    return min(max((busy - own) / seconds / (os.cpu_count() or 1), 0.0), 1.0)
 
 
 def now() -> str:

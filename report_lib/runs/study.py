@@ -11,6 +11,7 @@ from report_lib import data, models, training
 from report_lib.config import APPROACHES, NETWORKS, Config, Planned, has_preset, plan, resolve
 from report_lib.config import preset as config_of
 from report_lib.config.plan import best, given
+from report_lib.config.plan import seeds as seeds_of
 from report_lib.config.registries import Network
 from report_lib.files import STORE, InputError, folder
 from report_lib.runs import store as records
@@ -78,7 +79,8 @@ class Study:
     def config(self, approach: str, preset: str | None = None, seed: int | None = None, **fields: object) -> Config:
         """A config of the study: the presented preset and first seed unless others are named; `fields` override."""
         shared = given(self.settings, approach) if approach in APPROACHES else {}
-        seed = self.settings["seeds"][0] if seed is None else seed
+        if seed is None:
+            seed = seeds_of(self.settings, approach)[0] if approach in APPROACHES else 0
         return config_of(approach, preset or self.presented, **(shared | {"seed": seed} | fields))
 
     def configs(self) -> Iterator[tuple[Planned, Config]]:
@@ -89,7 +91,11 @@ class Study:
 
     def name(self, config: Config) -> str:
         """The folder of a run in the store."""
-        return training_of.run_name(config, self.data_sha, self.weights_sha)
+        return training_of.run_name(config, self.data_sha, self.weights_of(config))
+
+    def weights_of(self, config: Config) -> str | None:
+        """sha256 of the weights that a run of the study starts from: a control may start from none."""
+        return None if config.weights == "none" else self.weights_sha
 
     def missing(self) -> list[str]:
         """The runs that the store lacks."""
@@ -110,7 +116,8 @@ class Study:
         `net` and `step` are what the notebook shows. Where they do something else than the library's, what they do is
         trained, and stored under another name. `net` itself stays as it is.
         """
-        seeds = self.settings["seeds"] if config.seed in self.settings["seeds"] else (config.seed,)
+        seeds = seeds_of(self.settings, config.approach)
+        seeds = seeds if config.seed in seeds else (config.seed,)
         return [self.run(dataclasses.replace(config, seed=seed), net, step, watch, cache) for seed in seeds]
 
     def run(
@@ -123,12 +130,11 @@ class Study:
     ) -> Run:
         """The run of `config`, read or trained; see `train`."""
         first = self.planned[0].configs[0]
-        same = all(
-            getattr(config, name) == getattr(first, name) for name in ("data", "image_size", "weights", "network")
-        )
+        same = all(getattr(config, name) == getattr(first, name) for name in ("data", "image_size", "network"))
+        same &= config.weights in (first.weights, "none")
         return training_of.run(
             config, str(self.store), cache, self.settings["device"], watch, net, step, self.keeps(config),
-            (self.data_sha, self.weights_sha) if same else None,
+            (self.data_sha, self.weights_of(config)) if same else None,
         )  # fmt: skip
 
     def train_all(self, approach: str, watch: training.Watch = lambda config, epochs: None) -> int:
@@ -144,7 +150,7 @@ class Study:
             return self.settings["keep_weights"] == "all"
         shown = {self.presented, best(self.settings, config.approach)}
         plain = [c for p, c in self.configs() if p.kind == "preset" and p.value in shown]
-        return config.seed == self.settings["seeds"][0] and config in plain
+        return config.seed == seeds_of(self.settings, config.approach)[0] and config in plain
 
     # --- read back ---
 
@@ -161,7 +167,8 @@ class Study:
                 f"{config.seed} with these parameters, data, weights and code; run that approach's notebook first"
             )
         run = records.load(self.store / name)
-        if (run.info["data"]["fingerprint"], run.info["weights"]["sha256"]) != (self.data_sha, self.weights_sha):
+        found = (run.info["data"]["fingerprint"], run.info["weights"]["sha256"])
+        if found != (self.data_sha, self.weights_of(config)):
             raise InputError(f"the record {run.path} is that of other data or weights; remove that folder")
         return run
 
@@ -179,13 +186,24 @@ class Study:
         """Approach -> the runs of `tuned`, if there are any, or else of the presented preset."""
         return {approach: self.runs(approach, best(self.settings, approach)) for approach in self.approaches}
 
+    def _of_kind(self, approach: str, kind: str) -> dict:
+        return {value: runs for (a, k, value), runs in self._runs.items() if (a, k) == (approach, kind)}
+
     def defects(self, approach: str) -> dict[str, Runs]:
         """Published defect -> the runs of `corrected` with it alone."""
-        return {str(value): runs for (a, kind, value), runs in self._runs.items() if (a, kind) == (approach, "defect")}
+        return self._of_kind(approach, "defect")
+
+    def steps(self, approach: str) -> dict[str, Runs]:
+        """Step from corrected to tuned -> the runs with what it and those before it add."""
+        return self._of_kind(approach, "step")
+
+    def controls(self, approach: str) -> dict[str, Runs]:
+        """Control -> the runs of `corrected` with it."""
+        return self._of_kind(approach, "control")
 
     def budgets(self, approach: str) -> dict[int, Runs]:
         """Labelled images per class -> runs of the best preset, ascending."""
-        return {int(value): runs for (a, kind, value), runs in self._runs.items() if (a, kind) == (approach, "budget")}
+        return self._of_kind(approach, "budget")
 
     @property
     def all_runs(self) -> Runs:

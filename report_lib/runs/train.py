@@ -17,7 +17,7 @@ from report_lib.config import NETWORKS, Config, decides
 from report_lib.files import STORE as STORE_FOLDER
 from report_lib.files import InputError, alone, check_writable, digest, folder, sweep
 from report_lib.runs import store as records
-from report_lib.runs.provenance import now, provenance
+from report_lib.runs.provenance import cpu_seconds, now, others_share, provenance
 from report_lib.training import loop
 from report_lib.training.device import as_file_name as device_as_file_name
 from report_lib.training.device import device_name, lacks_memory, peak_memory_mib, reset_peak_memory
@@ -159,7 +159,7 @@ def make(
 
     Raises InputError if the device lacks the memory or the store the room, and Diverged if a loss is no number.
     """
-    made = provenance(place)  # now: the code may change meanwhile
+    made, before_all = provenance(place), cpu_seconds()  # now: the code may change meanwhile
     reset_peak_memory(place.device)
     if net is None:
         net = models.build(config, images.classes)
@@ -193,7 +193,7 @@ def make(
         "modified": str(change) or None,
         "test_seconds": test_seconds,
         "peak_memory_mib": peak_memory_mib(place.device),
-        "provenance": made | {"finished": now()},
+        "provenance": made | {"finished": now(), "others_share": others_share(before_all)},
     }
     tensors = kept_tensors(net, change) if keep or config.trains == "head" else None
     try:

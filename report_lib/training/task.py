@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from report_lib import models
-from report_lib.config import Config
+from report_lib.config import Config, derive_seed
 from report_lib.data import Images, augment, preprocess, split
 from report_lib.files import InputError
 from report_lib.training.code import code_hash
-from report_lib.training.device import Place, as_file_name, place, room_for
+from report_lib.training.device import Place, as_file_name, own_random_state, place, room_for
 from report_lib.training.features import Inputs, frozen_features
 
 
@@ -77,16 +77,21 @@ def prepare(net: nn.Module, images: Images, config: Config, place: Place) -> Tas
     if config.select_on_test:
         test_inputs, validation_seconds = read("test")
         validation = whole(test_inputs, images.test_labels, place.device)
-    if config.flip or config.shift:
+    if config.flip or int(config.shift * max(images.train.shape[1:3])):  # else all pictures stay where they are
         moved = pictures(images.train, config, place.device, augmented=True)
-        training = dataclasses.replace(training, inputs=_through(below, moved))
+        if len(below) and config.views > 1:
+            moved, took = views(below, inputs, moved, len(labels), config, key, place)
+            seconds += took
+        elif len(below):
+            moved = _through(below, moved)
+        training = dataclasses.replace(training, inputs=moved)
     head = models.head_of(net, config)
     task = Task(module, head, training, validation, read, seconds * len(index) / len(labels), validation_seconds)
     if config.standardise:
         if not isinstance(head, nn.Linear):
             raise InputError("standardise is True, or start is 'probe', which need a head that is linear alone")
         clock = time.perf_counter()
-        task.module = standardised(head, training)
+        task.module = standardised(head, dataclasses.replace(training, inputs=inputs))  # of the pictures as they are
         task.start_seconds = time.perf_counter() - clock
     return task
 
@@ -105,10 +110,34 @@ def pictures(stored: Tensor, config: Config, device: torch.device, augmented: bo
     return read
 
 
+def views(
+    below: nn.Sequential, plain: Inputs, moved: Inputs, count: int, config: Config, key: dict, place: Place
+) -> tuple[Inputs, float]:
+    """(what gives frozen features of a view of each picture, drawn anew each time; the seconds they once took).
+
+    The first of `config.views` is the picture as it is; the others are moved once, alike for every seed, and kept.
+    """
+    kept, seconds = [plain], 0.0
+    for view in range(1, config.views):
+        of_view = key | {"part": "train", "view": view, "flip": config.flip, "shift": config.shift}
+        with own_random_state(place.device):
+            torch.manual_seed(derive_seed(0, f"view {view}"))
+            inputs, took = frozen_features(below, moved, count, of_view, place)
+        kept.append(inputs)
+        seconds += took
+
+    def read(index: Tensor) -> Tensor:
+        drawn = torch.randint(len(kept), (len(index),), device=index.device)
+        rows = kept[0](index)
+        for view, inputs in enumerate(kept[1:], 1):
+            rows[drawn == view] = inputs(index[drawn == view])
+        return rows
+
+    return read, seconds
+
+
 def _through(below: nn.Sequential, inputs: Inputs) -> Inputs:
-    """What frozen layers make of pictures that differ from epoch to epoch, and so cannot be kept."""
-    if not len(below):
-        return inputs
+    """What frozen layers make of pictures that are moved anew in every epoch."""
 
     def read(index: Tensor) -> Tensor:
         with torch.no_grad():
