@@ -12,6 +12,7 @@ from report_lib.runs import Run, Study, store
 CLASSES = ["cat", "dog", "<script>alert(1)</script>", "a_b%c&d#$", "猫"]
 IMAGES = 400
 FINGERPRINT = "f" * 64
+WEIGHTS = "e" * 64  # of a study whose parameter weights is not none, as it is if nothing is said
 
 
 def study(folder, accuracy, classes=CLASSES, **parameters):
@@ -19,7 +20,7 @@ def study(folder, accuracy, classes=CLASSES, **parameters):
     (approach, kind, value), such as ("linear_probe", "budget", 10)."""
     path = folder / f"store{len(list(folder.iterdir()))}"
     settings = resolve(None, {"runs": str(path), "weights": "none"} | parameters)
-    made = Study(settings, FINGERPRINT, None)
+    made = Study(settings, FINGERPRINT, None if settings["weights"] == "none" else WEIGHTS)
     for planned, config in made.configs():
         share = accuracy(planned.approach, planned.kind, planned.value) if callable(accuracy) else accuracy
         if not store.exists(path, made.name(config)):
@@ -72,7 +73,7 @@ def content(config, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
         "data": {"name": "made up", "fingerprint": FINGERPRINT, "train": per_class * count - held_out,
                  "validation": held_out, "test": images,
                  "classes": list(classes), "stored_size": [8, 8], "facts": {}},
-        "weights": {"name": "none", "sha256": None},
+        "weights": {"name": config.weights, "sha256": None if config.weights == "none" else WEIGHTS},
         "network": {"name": "AlexNet", "key": "alexnet", "features": 4096},
         "selected_epoch": 3, "selected_on": "test" if config.select_on_test else "validation",
         "validation_accuracy": epochs[-1]["validation_accuracy"], "validation_loss": 0.5,
@@ -85,7 +86,7 @@ def content(config, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
         "provenance": {"started": "2026-01-01T00:00:00", "finished": "2026-01-01T00:00:10", "commit": "0" * 40,
                        "dirty": False, "code": "c" * 64, "command": "made up", "device": "cpu", "driver": None,
                        "machine": "none", "cpu_capability": "AVX2", "threads": 1, "precision": "float32",
-                       "python": "3", "packages": {"torch": "2"}},
+                       "python": "3", "packages": {"torch": "2"}, "others_share": None},
     }  # fmt: skip
     arrays = {
         "test_logits": test_logits, "test_labels": test_labels, "validation_logits": validation_logits,

@@ -46,7 +46,7 @@ LOOSE = Tolerance(points=3.0, class_points=6.0, share=0.15, nats=0.05, images=4,
 NUMBER = re.compile(r"(?<![\w.#-])[+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 # What follows a number that is the machine's, and what follows or precedes others that have a tolerance of their own.
 MACHINES = re.compile(
-    r"\s*(?:s\b|ms\b|min\b|h\b|MiB|GiB|images per second|images/s|times (?:as|the training)|% of the time)"
+    r"\s*(?:s\b|ms\b|min\b|h\b|MiB|GiB|images per second|per second|images/s|times (?:as|the training)|% of the time)"
 )
 PERCENT = re.compile(r"[\s\d.,+−to()-]*(?:%|points|percentage)")
 BOUND = re.compile(r"points,? \(?(?:[+−]?\d[\d.,]* to )?$")  # precedes the interval of a difference in points
@@ -55,11 +55,14 @@ COUNTED = re.compile(r" test images only| only (?:the|full|fine)")
 NATS = re.compile(r"(?:loss|temperature|nats)[^.;%]*$")
 SETTING = re.compile(r"(?:rate|decay|[\d.],)\s*$")  # such as "learning rate 0.0001, 0.0003"
 WHERE = re.compile(r"CPU \\?\(\d+ threads?\\?\)")
-BUSY = re.compile(r" Single epochs took [\d.,]+\s*(?:s|h) to [\d.,]+\s*(?:s|h)\.")  # said where the machine was busy
+BUSY = re.compile(  # said where the machine was busy, and how busy, where the system tells
+    r" Single epochs took [\d.,]+\s*(?:s|h) to [\d.,]+\s*(?:s|h)\."
+    r"| Meanwhile other processes took [\d.%\sto]+ of the machine’s CPU time\."
+)
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")  # the demo's
 RANKED = re.compile(rf"\b(on|at|is|for|as) (?:{'|'.join(CLASSES)})\b")
 
-MACHINES_COLUMNS = re.compile(r", s$|images/s|MiB|^training$")
+MACHINES_COLUMNS = re.compile(r", s$|images/s|MiB|^training$|times as long")
 EXACT_COLUMNS = re.compile(r"MFLOP|parameters|^n$|batch|seed|epoch$|labels a class")
 PERCENT_COLUMNS = re.compile("%|points|95 % interval")
 FREE_COLUMNS = {"tab-provenance": {"commit", "device", "finished (UTC)"}}  # where and when

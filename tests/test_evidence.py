@@ -383,7 +383,7 @@ def test_defects_and_budgets_have_one_row_of_provenance_each(study):
     budgets = len(made.budgets("linear_probe")) * len(next(iter(made.budgets("linear_probe").values())))
     assert rows == {
         ("linear probe", "corrected"): "2", ("linear probe", "budgets 10, 50"): str(budgets),
-        ("full fine-tuning", "corrected"): "2", ("full fine-tuning", "each defect alone"): str(defects),
+        ("full fine-tuning", "corrected"): "2", ("full fine-tuning", "defects"): str(defects),
         ("full fine-tuning", "budgets 10, 50"): str(budgets),
     }  # fmt: skip
 

@@ -7,7 +7,10 @@ from made_up import change
 from report_lib.config import APPROACHES
 from report_lib.evidence import costs, designs, measures, report_numbers
 from report_lib.evidence.results import _cost
-from report_lib.page import effects, findings, numbers, tables, words
+from report_lib.files import read_yaml
+from report_lib.page import claims, effects, findings, numbers, tables, words
+
+PUBLISHED = read_yaml("report/published.yaml")
 
 
 def better(approach, kind, value):
@@ -120,7 +123,7 @@ def test_images_per_second_are_those_of_the_steps_and_of_the_features(study):
         assert f"{expected:,.0f}" == rates[APPROACHES[approach].name]
     features = results["linear_probe"]["corrected"]["cost"]["features_images_per_second"]
     assert features == made.first.info["data"]["train"] / 5.0
-    assert f"at {features:,.0f} images per second" in words.cost(made.runs("linear_probe")).markdown
+    assert f"at {features:,.0f} per second" in words.cost(made.runs("linear_probe")).markdown
     assert results["full_finetune"]["corrected"]["cost"]["features_images_per_second"] is None
 
 
@@ -217,3 +220,82 @@ def test_two_approaches_agree_less_than_two_seeds_of_one(study):
     assert found["linear_probe", "full_finetune"].least <= share <= found["linear_probe", "full_finetune"].greatest
     assert designs.agreements(study(better, seeds="0"), "corrected") == []
     assert "two seeds of one approach do so on" in findings.agreement(made).markdown
+
+
+# --- ladder, controls, unequal seeds -------------------------------------------------------------------------------
+
+
+def climbing(approach, kind, value):
+    at = {"corrected": 0.5, "schedule": 0.5, "augmentation": 0.7, "tuned": 0.8}
+    return 0.3 if kind == "control" else at.get(value, 0.6)
+
+
+@pytest.fixture
+def whole(study):
+    return study(climbing, presets="corrected,tuned", seeds="0,1", probe_seeds="0,1,2,3", ladder=True, controls=True,
+                 weights="embedded", budgets="10")  # fmt: skip
+
+
+def test_the_ladder_ends_in_tuned_and_names_what_helps(whole):
+    for approach in whole.approaches:
+        rungs = designs.ladder(whole, approach)
+        assert rungs[0][1] == whole.runs(approach, "corrected") and rungs[-1][1] == whole.runs(approach, "tuned")
+        assert len({name for name, *_ in rungs}) == len(rungs) > 2 and rungs[0][2] is None and rungs[-1][0]
+        first_step = rungs[1][2]
+        assert first_step.mean == pytest.approx(measures.compare(rungs[0][1], rungs[1][1]).accuracy.mean)
+    text = findings.ladder(whole).markdown
+    assert "from *corrected* to *tuned*" in text.lower() and "clearly better with" in text
+    rows = effects.ladder(whole).rows
+    assert [row[2] for row in rows if row[0] == "linear probe"] == ["4"] * (len(designs.ladder(whole, "linear_probe")))
+    assert rows[0][4:] == ("", "")
+
+
+def test_controls_stand_beside_the_preset_they_are_one_of(whole):
+    names = [(row[0], row[1]) for row in effects.controls(whole).rows]
+    assert names == [("linear probe", "random trunk"), ("full fine-tuning", "random trunk"),
+                     ("full fine-tuning", "last block")]  # fmt: skip
+    assert all(pair.accuracy.mean < 0 and pair.a[0].preset == "corrected" for _, pair in designs.controls(whole))
+    assert "where the preset *corrected* reaches" in findings.controls(whole).markdown
+
+
+def test_approaches_with_more_seeds_are_paired_on_those_they_share(whole):
+    (pair,) = measures.comparisons(whole.of())
+    assert [run.seed for run in pair.a] == [run.seed for run in pair.b] == [0, 1] and pair.pairs == 4
+    assert measures.accuracy(whole.runs("linear_probe")).n == 4
+    assert "of 4 pairs of runs" in findings.differences(whole).markdown
+    assert "4 seeds of the linear probe and 2 seeds of full fine-tuning" in claims.abstract(whole).markdown
+    assert effects.budgets(whole).rows[0][2] == "4 and 2"
+    assert "1 or 3 degrees of freedom" in findings.intervals(whole).markdown
+
+
+def test_what_was_not_run_is_not_spoken_of(study):
+    least = study(better, seeds="0,1")
+    assert effects.ladder(least) is findings.ladder(least) is None
+    assert effects.controls(least) is findings.controls(least) is None
+    assert findings.tuned(least) is None and findings.searches(least, {"linear_probe": {"trials": []}}) is None
+
+
+# --- the three claims and the limits -------------------------------------------------------------------------------
+
+
+def test_the_three_claims_are_answered_in_numbers(study):
+    made = study(climbing, presets="published,corrected,tuned", seeds="0,1", budgets="10,50")
+    for part in (claims.claims(made, PUBLISHED), claims.verdict(made, PUBLISHED)):
+        text = part.markdown
+        assert "[@pokharel]" in text and all(f"*{preset}*, " in text for preset in made.presets)
+        assert all(f"{number}. " in text for number in (1, 2, 3)) and "pairs of runs" in text
+        assert "counted in operations" in text.lower() and "labels" in text.lower() and "stay" in text
+    first = claims.claims(made, PUBLISHED).markdown
+    gap = designs.published_difference(PUBLISHED, "linear_probe", "full_finetune")
+    assert numbers.points(gap) in first and "no difference is shown" in first
+    assert claims.claims(study(better, seeds="0"), PUBLISHED) is None
+
+
+def test_limits_are_those_of_the_runs(study):
+    made = study(better, seeds="0", per_class=50, image_size=64, data_name="Flowers (JPEG)")
+    text = claims.limits(made, ["known"], {None: "their card"}).markdown
+    for said in ("compressed anew", "64 × 64", "224 × 224", "50 labelled images per class", "the labelled images",
+                 "Known.", "Their card.", "400 test images", "of those training images 250 are used"):  # fmt: skip
+        assert said.lower() in text.lower(), said
+    whole = claims.limits(study(better, seeds="0", image_size=224)).markdown
+    assert "compressed" not in whole and "224 × 224" not in whole and "labelled images, which" not in whole

@@ -55,9 +55,7 @@ def test_the_numbers_of_results_stand_in_the_page(project):
     page, results = (folder / "report.html").read_text(), json.loads((folder / "results.json").read_text())
     for approach in results["approaches"].values():
         run = approach["corrected"]["runs"][0]
-        low, high = approach["corrected"]["test_accuracy"]["ci95"]
-        accuracy = numbers.fixed(100 * run["test_accuracy"], numbers.decimals(50 * (high - low)))
-        assert f"{accuracy}\N{NO-BREAK SPACE}% (95\N{NO-BREAK SPACE}% interval" in page
+        assert f"{numbers.percent(run['test_accuracy'])} (95\N{NO-BREAK SPACE}% interval" in page
         for loss in (run["test_loss"], run["epochs"][0]["train_loss"]):
             assert any(f'<td class="right short">{loss:.{digits}f}</td>' in page for digits in range(5))
 

@@ -12,10 +12,17 @@ def training_rate(run: Run) -> float:
     return run.info["data"]["train"] * len(run.epochs) / float(run.epochs["train_seconds"].sum())
 
 
+def views(run: Run) -> int:
+    """Of how many views of each picture features were kept."""
+    config, moved = run.info["config"], run.info["config"]["flip"]
+    moved |= bool(int(config["shift"] * max(run.info["data"]["stored_size"])))
+    return config["views"] if moved else 1
+
+
 def features_rate(run: Run) -> float | None:
-    """Images per second of the frozen layers, whose features are computed once; None where none were kept."""
+    """Views per second of the frozen layers, whose features are computed once; None where none were kept."""
     spent = run.info["features_seconds"]
-    return run.info["data"]["train"] / spent if spent else None
+    return views(run) * run.info["data"]["train"] / spent if spent else None
 
 
 def peak_memory(runs: Runs) -> float:
@@ -38,10 +45,10 @@ def others_share(runs: Runs) -> tuple[float, float] | None:
 
 def operations(run: Run, cached: bool = True) -> float:
     """Floating-point operations per training image of a whole run; `cached`: where the run kept its frozen features, as
-    it did, with one forward pass through the frozen part, otherwise with one in every epoch."""
+    it did, with one forward pass of each view through the frozen part, otherwise with one in every epoch."""
     info, epochs = run.info, run.info["config"]["epochs"]
     if cached and info["features_seconds"]:
-        return info["forward_flops"] + epochs * info["backward_flops"]
+        return views(run) * info["forward_flops"] + epochs * info["backward_flops"]
     return epochs * (info["forward_flops"] + info["backward_flops"])
 
 

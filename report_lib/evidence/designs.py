@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from report_lib.config import DEFECTS
+from report_lib.config.plan import STEPS
 from report_lib.evidence import stats
 from report_lib.evidence.measures import Comparison, compare, once, predicted, right
 from report_lib.evidence.stats import Difference
@@ -95,12 +96,19 @@ def _selected_on_test(comparison: Comparison) -> Difference:
 def ladder(study: Study, approach: str) -> list[tuple[str, Runs, Difference | None]]:
     """(rung, its runs, paired difference to the rung before) from `corrected` to `tuned`, one group of settings at a
     time; empty where the study has no such steps."""
-    steps, corrected = study.steps(approach), study.runs(approach, "corrected")
-    if not steps or not corrected:
+    corrected, tuned = study.runs(approach, "corrected"), study.runs(approach, "tuned")
+    if not (study.settings["ladder"] and corrected and tuned):
         return []
-    rungs = [("corrected", corrected), *steps.items()]
+    rungs = [("corrected", corrected), *study.steps(approach).items()]
+    rungs.append((_last_step(rungs[-1][1], tuned), tuned))
     differences = [compare(before, after).accuracy for (_, before), (_, after) in itertools.pairwise(rungs)]
     return [(*rung, difference) for rung, difference in zip(rungs, [None, *differences], strict=True)]
+
+
+def _last_step(before: Runs, tuned: Runs) -> str:
+    """The names of what tells `tuned` from the rung before it."""
+    a, b = before[0].info["config"], tuned[0].info["config"]
+    return " and ".join(name for name, fields in STEPS.items() if any(a[field] != b[field] for field in fields))
 
 
 def controls(study: Study) -> list[tuple[str, Comparison]]:

@@ -66,6 +66,18 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
              "approaches": {approach: _accuracy(seeds) for approach, seeds in runs.items()}}
             for labels, runs in measures.budget_curve(study)
         ],
+        "ladder": {
+            approach: [
+                _accuracy(runs) | {"rung": name, "change": change and _difference(change)}
+                for name, runs, change in designs.ladder(study, approach)
+            ]
+            for approach in study.approaches
+        },
+        "controls": [
+            _accuracy(pair.b) | {"control": name, "approach": pair.b[0].approach, "preset": pair.a[0].preset,
+                                 "difference": _difference(pair.accuracy)}
+            for name, pair in designs.controls(study)
+        ],
         "selection": _selection(study),
         "time_to_accuracy": [
             {"approach": runs[0].approach, "preset": runs[0].preset,

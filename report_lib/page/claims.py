@@ -11,8 +11,6 @@ from report_lib.page.parts import Prose, text
 from report_lib.page.words import company, count, say
 from report_lib.runs import Run, Study
 
-HOMEWORK = "the homework report [@pokharel]"
-
 
 def recommended(study: Study) -> str:
     """Which approach to take for images like the study's, and the numbers that say so; nothing for a single one."""
@@ -80,7 +78,9 @@ def claims(study: Study, published: dict) -> Prose | None:
         f"**“{capital(a)} is the choice where labels or compute are scarce.** This was not tested there.",
     ]
     lines = [f"{number}. {head} {answer}" for number, (head, answer) in enumerate(zip(heads, answers, strict=True), 1)]
-    return Prose(f"{capital(HOMEWORK)} makes three claims. What became of them:\n\n" + "\n".join(lines))
+    return Prose(
+        f"The homework report {published['source']} makes three claims. What became of them:\n\n" + "\n".join(lines)
+    )
 
 
 def _answers(study: Study, published: dict) -> tuple[str, str, str] | None:
@@ -99,10 +99,10 @@ def _answers(study: Study, published: dict) -> tuple[str, str, str] | None:
     kept, anew = (costs.operations(shown.b[0], c) / costs.operations(shown.a[0], c) for c in (True, False))
     spent = [published[approach]["train_seconds"] for approach in theirs]
     price = f"Here, preset *{study.presented}*, {b} {times(shown)} as {the(shown.a)}. " if shown.times else ""
-    work = (f"By operations alone the factor is {factor(anew)} in a loop that runs the frozen trunk in every epoch"
-            + (f", and {factor(kept)} where frozen features are kept" if kept != anew else "")
-            + f". The two times printed there differ by {percent(abs(spent[1] / spent[0] - 1))}: a loop that waits for "
-            "its images takes as long whatever it trains.")  # fmt: skip
+    kept_or_not = f", and {factor(kept)} times where frozen features are kept" * (kept != anew)
+    work = (f"Counted in operations, it takes {factor(anew)} times as much in a loop that runs the frozen trunk in "
+            f"every epoch{kept_or_not}. The two times printed there differ by {percent(abs(spent[1] / spent[0] - 1))}: "
+            "that loop waits for its images, whatever it trains.")  # fmt: skip
     labels = led(study, theirs)
     scarce = [f"Labels: {labels}." if labels else "", f"Compute: {overtakes(best)}."]
     return f"Here, {b} minus {the(best.a)}: {each}. {verdict}", price + work, " ".join(filter(None, scarce))
@@ -116,10 +116,11 @@ def verdict(study: Study, published: dict | None = None) -> Prose | None:
     trades = [f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs]
     paragraphs = [say(*trades)]
     if answers := published and _answers(study, published):
-        leads = ("accuracy", "time", "scarcity")
-        lines = [f"{number}. On {lead}: {answer[0].lower()}{answer[1:]}"
-                 for number, (lead, answer) in enumerate(zip(leads, answers, strict=True), 1)]  # fmt: skip
-        paragraphs.append(Prose(f"As to the three claims of {HOMEWORK}:\n\n" + "\n".join(lines)))
+        on = zip(("Accuracy", "Time", "Scarcity"), answers, strict=True)
+        lines = [f"{number}. {subject}: {answer}" for number, (subject, answer) in enumerate(on, 1)]
+        paragraphs.append(
+            Prose(f"As to the three claims of the homework report {published['source']}:\n\n" + "\n".join(lines))
+        )
     paragraphs.append(say(f"for images like these, {recommended(study)}"))
     return Prose("\n\n".join(part.markdown for part in paragraphs if part))
 
@@ -129,24 +130,23 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
     weights say, by sha256."""
     run, name = study.first, study.settings["data_name"] or study.first.info["data"]["name"]
     info, config, weights = run.info["data"], run.info["config"], run.info["weights"]
-    used, size = info["train"] + info["validation"], config["image_size"]
-    usual = Config.image_size  # that of the homework, and of the networks' own training
+    used, size, usual = info["train"] + info["validation"], config["image_size"], Config.image_size
+    again = "; they were compressed anew, so no accuracy here compares with one on the original files"
+    memorised = f"of those training images {used:,} are used here, so fewer test images have such a duplicate"
     return say(  # type: ignore[return-value]
-        f"the weights are {text(weights['name'])}, one set; others may favour another approach",
+        f"the weights are {text(weights['name'])}; with others another approach may be ahead",
         (cards or {}).get(weights["sha256"], ""),
-        f"the images are {text(name)}: compressed anew, so that no accuracy here is to be compared with one on the "
-        "original files" * ("jpeg" in name.lower()),
-        f"they are {size} × {size} pixels for the network, which was made for {usual} × {usual}" * (size < usual),
+        f"the images are {text(name)}{again * ('jpeg' in name.lower())}",
+        f"the network sees them at {size} × {size} pixels, and not at the {usual} × {usual} of its own training"
+        * (size < usual),
         f"{used / len(run.classes):,.0f} labelled images per class are used, those that validate included",
-        f"every accuracy is measured on the same {info['test']:,} test images: intervals cover others drawn alike, not "
-        "pictures of another origin",
+        f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn alike, "
+        "not pictures of another origin",
         f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
-        "one network, one number of epochs and one batch size were tried",
         *company(study.all_runs),
         *known,
-        f"of those training images {used:,} are used here, and fewer have such a copy" * (
-            bool(known) and config["per_class"] > 0),
-    )  # fmt: skip
+        memorised if known and config["per_class"] else "",
+    )
 
 
 def _drawn_by_seed(run: Run) -> str:

@@ -4,7 +4,7 @@ What a study has not run is not spoken of: such a function returns None, and its
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -79,6 +79,23 @@ def overtakes(pair: Comparison) -> str:
 
 
 # --- accuracy --------------------------------------------------------------------------------------------------
+
+
+def intervals(study: Study) -> Prose:
+    """What the intervals of this study cover."""
+    seeds = {len(runs) for runs in study.best.values()}
+    if seeds == {1}:
+        return say(  # type: ignore[return-value]
+            "with one seed, an interval covers new test images alone: of one accuracy it is Wilson’s [@wilson1927], of "
+            "a difference that of a bootstrap, which draws the images again and again [@efron1993]"
+        )
+    freedom = listed((str(number - 1) for number in sorted(seeds)), "or")
+    return say(  # type: ignore[return-value]
+        "an interval covers new seeds and new test images: the variances of both are added, seeds by Student’s t with "
+        f"{freedom} degrees of freedom [@howe1974]; with so few it errs on the wide side",
+        "a difference is computed seed by seed and image by image" + (
+            ", between the seeds that both approaches have" if len(seeds) > 1 else ""),
+    )  # fmt: skip
 
 
 def differences(study: Study) -> Prose | None:
@@ -161,6 +178,33 @@ def _clear(named: Sequence[tuple[str, Difference]], sign: int) -> list[str]:
     return [f"{name} ({points(found)})" for name, found in named if found.clear and found.mean * sign > 0]
 
 
+def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
+    """How the settings of `tuned` were found; `searches` are the records of searches, by approach, with _few where labels are."""
+    sentences = []
+    for approach in study.approaches if "tuned" in study.presets else ():
+        for suffix, where in (("", ""), ("_few", ", where labels are few,")):
+            if not (search := searches.get(approach + suffix)):
+                continue
+            tried, made = len(search["trials"]), search["conditions"]
+            labels = f"{made['per_class']:,} labels per class" if made["per_class"] else "all labels"
+            other = "" if made["weights"] == study.weights_sha else ", with other weights than here"
+            sentences.append(f"the settings of {the(study.best[approach])}{where} are the best of {tried} trials with "
+                             f"{labels}, judged on {made['validation_images']:,} validation images at "
+                             f"{made['image_size']} pixels{other}")  # fmt: skip
+    return say(*sentences)
+
+
+def tuned(study: Study) -> Prose | None:
+    """What tuning changes of each approach's accuracy."""
+    gains = [
+        f"{the(study.runs(approach, 'tuned'))} "
+        f"{points(compare(study.runs(approach, 'corrected'), study.runs(approach, 'tuned')).accuracy)}"
+        for approach in study.approaches
+        if study.runs(approach, "corrected") and study.runs(approach, "tuned")
+    ]
+    return say(f"tuned minus corrected test accuracy: {'; '.join(gains)}" if gains else "")
+
+
 def ladder(study: Study) -> Prose | None:
     """Which steps from `corrected` to `tuned` clearly change the accuracy of an approach, and what they sum to."""
     sentences = []
@@ -171,9 +215,9 @@ def ladder(study: Study) -> Prose | None:
         named = [(name, found) for name, _, found in rungs if found]
         whole = compare(rungs[0][1], rungs[-1][1]).accuracy
         up, down = _clear(named, 1), _clear(named, -1)
-        sentence = f"from *corrected* to the last step {the(rungs[0][1])} changes by {points(whole)}; "
-        sentence += f"clearly better for {listed(up)}" if up else "no single step is clearly better"
-        sentences.append(sentence + (f", clearly worse for {listed(down)}" if down else ""))
+        sentence = f"from *corrected* to *tuned*, {the(rungs[0][1])} changes by {points(whole)}; "
+        sentence += f"it is clearly better with {listed(up)}" if up else "no single step makes it clearly better"
+        sentences.append(sentence + (f", clearly worse with {listed(down)}" if down else ""))
     return say(*sentences)
 
 

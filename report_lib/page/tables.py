@@ -222,11 +222,13 @@ def _figures(value: float) -> str:
 
 
 def provenance(study: Study) -> Table:
-    """Where all runs came from: a row for each preset of an approach, one for its defects and one for its budgets."""
+    """Where all runs came from: a row for each preset of an approach, and for all else of a kind."""
     rows, devices = [], {measures.device_of((run,)) for run in study.all_runs}
     for approach in study.approaches:
         grouped = {preset: study.runs(approach, preset) for preset in study.presets}
-        grouped["each defect alone"] = sum(study.defects(approach).values(), ())
+        grouped["defects"] = sum(study.defects(approach).values(), ())
+        grouped["ladder"] = sum(study.steps(approach).values(), ())
+        grouped["controls"] = sum(study.controls(approach).values(), ())
         grouped[f"budgets {', '.join(map(str, study.budgets(approach)))}"] = sum(study.budgets(approach).values(), ())
         for name, runs in grouped.items():
             if not runs:

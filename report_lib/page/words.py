@@ -44,7 +44,7 @@ def company(runs: Runs) -> list[str]:
     shares, sentences = costs.others_share(runs), []
     if shares:
         between = listed((percent(share) for share in shares), "to")
-        sentences.append(f"while it trained, other processes took {between} of the machine’s CPU time")
+        sentences.append(f"meanwhile other processes took {between} of the machine’s CPU time")
     epochs = np.concatenate([run.epochs["train_seconds"] for run in runs])
     if epochs.max() > max(1.0, 2 * np.median(epochs)):
         sentences.append(f"single epochs took {seconds(epochs.min())} to {seconds(epochs.max())}")
@@ -113,6 +113,8 @@ def settings(run: Run) -> Prose:
         "the head starts from that of a tuned linear probe" * (config["start"] == "probe"),
         "training pictures are mirrored at random" * config["flip"],
         f"training pictures are shifted at random by up to {count(shift, 'pixel')}" * (shift > 0),
+        f"frozen features of {config['views']} views of each picture are kept" * (costs.views(run) > 1),
+        "all layers below the last block stay frozen" * config["freeze_early"],
         f"this notebook has changed the run: {text(run.info['modified'])}" if run.info["modified"] else "",
     )
 
@@ -173,8 +175,9 @@ def cost(runs: Runs) -> Prose:
     parts = f"the training steps ran at {speed}"
     if features:
         once = np.mean([costs.features_rate(run) or 0 for run in runs])
-        parts = (f"of that, {seconds(features)} went into the frozen features, computed once at {once:,.0f} images per "
-                 f"second; from them the head trained at {speed}")  # fmt: skip
+        seen = f"{costs.views(runs[0])} views of each image" if costs.views(runs[0]) > 1 else "each image"
+        parts = (f"of that, {seconds(features)} went into the frozen features of {seen}, computed once at {once:,.0f} "
+                 f"per second; from them the head trained at {speed}")  # fmt: skip
     before = runs[0].info["config"]["start"] == "probe"
     return say(  # type: ignore[return-value]
         f"training {count(info['config']['epochs'], 'epoch')} took {took(runs)} on {text(measures.device_of(runs))}",
