@@ -145,6 +145,23 @@ def replacing(path: Path, prefix: str = "") -> Iterator[BinaryIO]:
         raise
 
 
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A folder that takes the place `final` once all is written in it, unless another process was first and made the
+    same. If anything fails, nothing of it stays."""
+    working = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    try:
+        working.chmod(0o755)  # mkdtemp's 0700 would hide it from others
+        yield working
+        try:
+            working.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Replaces `path` by `text` (UTF-8) in one step, synced to disk. Raises OSError where that fails."""
     with replacing(path) as file:

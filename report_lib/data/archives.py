@@ -1,7 +1,6 @@
 """The files of a class-folder tree or archive, one after another. Nothing is ever extracted."""
 
 import bz2
-import contextlib
 import functools
 import gzip
 import lzma

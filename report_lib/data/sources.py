@@ -107,9 +107,9 @@ def _cifar10(_: int, final: Path) -> Path:
             f"{CIFAR10.filename} there, or give DATA=digits or DATA=<folder or archive>"
         ) from error
     pixels = {part: images.data for part, images in sets.items()}
-    with decoded.Entry(final, {p: len(rows) for p, rows in pixels.items()}, pixels["train"].shape[1:3]) as entry:
+    labels = {part: np.asarray(images.targets, np.int64) for part, images in sets.items()}
+    with decoded.writing(final, {p: len(rows) for p, rows in pixels.items()}, pixels["train"].shape[1:3]) as arrays:
         for part, rows in pixels.items():
-            entry.pixels[part][:] = rows
-        labels = {part: np.asarray(images.targets, np.int64) for part, images in sets.items()}
-        entry.finish(list(sets["train"].classes), labels)
+            arrays[part][:] = rows
+        decoded.finish(arrays, list(sets["train"].classes), labels)
     return final
