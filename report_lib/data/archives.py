@@ -4,7 +4,6 @@ import bz2
 import functools
 import gzip
 import lzma
-import os
 import stat
 import struct
 import tarfile
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from report_lib.files import InputError
+from report_lib.files import InputError, walk
 
 LARGEST_HEADER = 1 << 20  # bytes of a tar header, a long name or attributes
 # An archive may unpack to so many bytes, or to so many times its own size if that is more.
@@ -60,29 +59,6 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
         raise InputError(
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
             "is it complete? Else unpack it and name the folder"
-        ) from error
-
-
-def walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Each folder and file below the folder `path`, sorted; or `path` itself if that is a file.
-
-    Raises InputError for what cannot be read: nothing is passed over.
-    """
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    try:
-        if path.is_file():
-            yield path, path.stat()
-            return
-        for parent, folders, files in os.walk(path, followlinks=True, onerror=stop):
-            folders.sort()
-            for name in (*folders, *sorted(files)):
-                yield Path(parent, name), Path(parent, name).stat()
-    except OSError as error:
-        raise InputError(
-            f"data is {str(path)!r}, of which {error.filename!r} cannot be read ({error.strerror})"
         ) from error
 
 
