@@ -10,7 +10,6 @@ import sys
 import unicodedata
 import zipfile
 import zlib
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -21,7 +20,7 @@ from PIL import Image, PngImagePlugin, features
 
 from report_lib import data
 from report_lib.config import Config
-from report_lib.data import folders, pictures, sources, trees
+from report_lib.data import folders, pictures, sources
 from report_lib.files import InputError
 
 
@@ -223,18 +222,6 @@ def test_values_that_are_no_numbers_are_counted(load):
     images = load({"train/a/x.tif": encode(Image.fromarray(values), "TIFF"), "train/a/y.tif": encode(nothing, "TIFF")})
     assert images.train[3, 0, :3, 0].tolist() == [0, 255, 0]
     assert any("values that are no numbers, which become the lowest value: 2 of 14" in n for n in images.facts["notes"])
-    assert any("black or nearly so" in note and "1 of 14" in note for note in images.facts["notes"])
-
-
-def test_a_picture_that_shows_nothing_never_passes_silently(load, capsys):
-    black, red = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), (200, 0, 0))
-    dark = Image.fromarray(np.random.default_rng(0).integers(0, 16, (8, 8, 3), np.uint8))
-    images = load({name: encode(p, "PNG") for name, p in (("train/a/x.png", black), ("train/b/x.png", dark),
-                                                          ("test/a/y.png", red))})  # fmt: skip
-    dark_note = "Pictures that are black or nearly so (no value is above 16 of 255): 2 of 15, such as 'train/a/x.png'."
-    single = "Pictures of a single colour: 1 of 15, such as 'test/a/y.png'."
-    assert set(images.facts["notes"]) == {dark_note, single}
-    assert f"pictures: {dark_note}" in capsys.readouterr().err
 
 
 def png_of_16_bits(high):
@@ -247,9 +234,8 @@ def png_of_16_bits(high):
 
 def test_colours_of_16_bits_are_read_by_their_upper_8_with_a_word(load):
     images = load({"train/a/x.png": png_of_16_bits(65536), "train/a/y.png": png_of_16_bits(4096)})
-    notes = "\n".join(images.facts["notes"])
-    assert "several channels with more than 8 bits each, of which the upper 8 are used: 2 of 14" in notes
-    assert "black or nearly so (no value is above 16 of 255): 1 of 14, such as 'train/a/y.png'" in notes
+    (note,) = images.facts["notes"]
+    assert "several channels with more than 8 bits each, of which the upper 8 are used: 2 of 14" in note
 
 
 def broken_metadata():
@@ -261,19 +247,15 @@ def broken_metadata():
     turned[0x0112] = 99
     picture = noise(1, (20, 12))
     whole = encode(picture, "PNG", icc_profile=b"none")
-    damaged = bytearray(encode(picture, "PNG", dpi=(72, 72)))
-    damaged[damaged.index(b"pHYs") + 5] ^= 1  # its checksum is wrong
     return {
         "text.png": encode(picture, "PNG", pnginfo=big),
         "icc.png": whole.replace(b"none", b"nono"),
-        "phys.png": bytes(damaged),
         "exif.png": encode(picture, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
         "exif.jpg": encode(picture, "JPEG", exif=b"Exif\0\0MM\0*garbage garbage"),
         "empty.jpg": encode(picture, "JPEG", exif=b"Exif\0\0"),
         "icc.jpg": encode(picture, "JPEG", icc_profile=b"no profile at all"),
         "mpf.jpg": _with_segment(encode(picture, "JPEG"), 0xE2, b"MPF\0II*\0\x08\0\0\0\xff\xff" + bytes(9)),
         "adobe.jpg": _with_segment(encode(picture, "JPEG"), 0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\xff\xff\xff\xff"),
-        "short.jpg": _with_segment(encode(picture, "JPEG"), 0xEE, b"Adobe"),
         "exif.webp": encode(picture, "WEBP", exif=b"Exif\0\0nothing"),
         "wrong.tif": encode(picture, "TIFF", dpi=(0, 0)),
         "wrong.png": encode(picture, "PNG", exif=turned),
@@ -329,30 +311,27 @@ def test_an_accented_class_in_two_unicode_forms_is_one_class(load, train, test):
 
 
 @pytest.mark.parametrize(("train", "test", "says"), [
-    ("cat", "c\u0430t", r"'c.t' has no image under train/, where 'cat' looks like it: they differ in U\+0430 CYRILLIC"),
-    ("Cat", "cat", "'cat' has no image under train/, where 'Cat' looks like it: they differ in capitals"),
-    ("cat ", "cat", "'cat' has no image under train/, where 'cat ' looks like it: they differ in spaces"),
-    ("\ufb01sh", "fish", r"where '.sh' looks like it: they differ in U\+FB01 LATIN SMALL LIGATURE FI"),
+    ("cat", "c\u0430t", r"'c.t' has no image under train/, where there is 'cat' \('cat', and not 'c\\u0430t'\)"),
+    ("Cat", "cat", "'cat' has no image under train/, where there is 'Cat'; expected"),
+    ("cat ", "cat", "'cat' has no image under train/, where there is 'cat '"),
+    ("\ufb01sh", "fish", r"where there is '.sh' \('\\ufb01sh', and not 'fish'\)"),
     ("cats", "cat", "'cat' has no image under train/, where there is 'cats'"),
     ("cat", "zebra", "'zebra' has no image under train/; expected"),
-    ("cat\u200b", "cat\u200b", r"no printable name \(it holds U\+200B ZERO WIDTH SPACE\); rename"),
-    ("\u202ecat", "\u202ecat", r"no printable name \(it holds U\+202E RIGHT-TO-LEFT OVERRIDE\)"),
-    ("cat\u200d", "cat", r"no printable name \(it holds U\+200D ZERO WIDTH JOINER\)"),
-    ("a\u00a0b", "a\u00a0b", r"U\+00A0 NO-BREAK SPACE"),
+    ("cat\u200b", "cat\u200b", r"'cat\\u200b' has no printable name; rename"),
+    ("\u202ecat", "\u202ecat", r"'\\u202ecat' has no printable name"),
+    ("cat\u200d", "cat", r"'cat\\u200d' has no printable name"),
+    ("a\u00a0b", "a\u00a0b", r"'a\\xa0b' has no printable name"),
 ])  # fmt: skip
 def test_a_class_that_is_in_one_part_only_names_the_likely_cause(load, train, test, says):
     with pytest.raises(InputError, match=says):
         load(with_classes([train], [test]))
 
 
-@pytest.mark.parametrize(("pair", "says"), [
-    (["cat", "c\u0430t"], "differ in U+0430 CYRILLIC SMALL LETTER A"), (["Cat", "cat"], "differ in capitals"),
-    (["cat", "cat "], "differ in spaces"), (["ΑΒΕ", "ABE"], "differ in U+0395 GREEK CAPITAL LETTER EPSILON"),
-])  # fmt: skip
-def test_classes_that_look_alike_are_pointed_at(load, pair, says):
+@pytest.mark.parametrize("pair", [["Cat", "cat"], ["cat", "cat "], ["\ufb01sh", "fish"]])
+def test_classes_that_look_alike_are_pointed_at(load, pair):
     images = load(with_classes(pair, pair))
-    (note,) = images.facts["notes"]
-    assert len(images.classes) == 4 and "look alike" in note and says in note
+    assert images.facts["notes"] == [f"The classes {' and '.join(map(repr, sorted(pair)))} look alike."]
+    assert len(images.classes) == 4
 
 
 @pytest.mark.parametrize(
@@ -506,9 +485,9 @@ def test_a_zip_of_more_than_65535_files_from_macos(tmp_path):
     assert len(images.train) == 6 and images.facts["left_out"] == {"files beside train/ and test/": 65_536}
 
 
-@pytest.mark.parametrize("hole", [1 << 29, 3 << 30])
-def test_a_zip_of_more_than_4_gibibytes_from_macos(tmp_path, hole):
-    assert len(data.load(macos_zip(tmp_path / "x.zip", GOOD, hole), 63).train) == 6
+def test_a_zip_of_more_than_4_gibibytes_from_macos_is_refused_with_a_way_out(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as a tar or zip archive .*unpack it and name the folder"):
+        data.load(macos_zip(tmp_path / "x.zip", GOOD, 1 << 29), 63)
 
 
 # --- copies, memory, fingerprints, the cache -------------------------------------------------------------------
@@ -521,28 +500,12 @@ def test_exact_copies_of_training_images_among_the_test_images_are_counted(load,
     assert "pictures: 2 of the 9 test images are exact copies of training images." in capsys.readouterr().err
 
 
-def test_a_decoding_process_that_is_killed_ends_in_one_sentence(load, monkeypatch):
-    class Pool(ProcessPoolExecutor):
-        def map(self, *arguments):
-            futures = super().map(*arguments)
-            for process in self._processes.values():
-                process.kill()
-            return futures
-
-    monkeypatch.setattr(trees, "PATIENCE", -1)
-    monkeypatch.setattr(trees, "_cores", lambda: 2)
-    monkeypatch.setattr(trees, "ProcessPoolExecutor", Pool)
-    with pytest.raises(InputError, match="one of 2 processes was killed, most likely since memory ran out") as error:
-        load({})
-    assert "\n" not in str(error.value)
-
-
-def test_several_processes_decode_the_same(tmp_path, monkeypatch):
+def test_several_threads_decode_the_same(tmp_path, monkeypatch):
     path = tree(tmp_path / "x", GOOD | {"train/a/x.tif": grey(np.uint16, 0, 4095, size=(30, 30))})
     calm = data.load(path, 63)
-    monkeypatch.setattr(trees, "PATIENCE", -1)
-    monkeypatch.setattr(trees, "_cores", lambda: 2)
-    assert data.load(path, 63, str(tmp_path / "another")).fingerprint == calm.fingerprint
+    for cores in (1, 7):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores), raising=False)
+        assert data.load(path, 63, str(tmp_path / f"cache{cores}")).fingerprint == calm.fingerprint
 
 
 @pytest.mark.parametrize("kind", ["tree", "archive", "digits"])

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from report_lib.files import InputError
 
@@ -30,7 +30,7 @@ HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 ENDINGS = {e for e, name in Image.registered_extensions().items() if name in (*FORMATS, *UNSIGNED)} | {
     ".heic", ".heif", ".hif",
 }  # fmt: skip
-DARK = 16  # of 255; a picture without any brighter value looks black
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # notes in a picture are no reason to refuse it
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half an image is an error, whatever another library has set
 
 Content = bytes | Path  # of an image file, or where it is
@@ -52,13 +52,15 @@ ODD = {
     "frames": "Pictures of several frames or pages, of which the first is used",
     "upper": "Pictures of several channels with more than 8 bits each, of which the upper 8 are used",
     "undefined": "Pictures with values that are no numbers, which become the lowest value",
-    "single": "Pictures of a single colour",
-    "dark": f"Pictures that are black or nearly so (no value is above {DARK} of 255)",
 }
 
 
 def has_image_ending(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in ENDINGS
+
+
+class _Undecodable(Exception):
+    """(why an image cannot be decoded, whether it is no image at all)."""
 
 
 def examine(name: str, content: Content) -> Seen:
@@ -67,11 +69,9 @@ def examine(name: str, content: Content) -> Seen:
     Raises InputError if it cannot be read.
     """
     try:
-        return _whole_or_bare(_examined, name, content)
-    except UnidentifiedImageError as error:
-        return Seen(str(error), other=not has_image_ending(name) and "HEIC" not in str(error))
+        return _opened(_examined, name, content)
     except _Undecodable as error:
-        return Seen(str(error))
+        return Seen(*error.args)
 
 
 def decode(
@@ -89,70 +89,28 @@ def decode(
         return np.asarray(rgb.resize(shape[::-1], Image.Resampling.BILINEAR) if shape else rgb)
 
     try:
-        return _whole_or_bare(decoded, name, content)
-    except (UnidentifiedImageError, _Undecodable) as error:
-        return str(error)
+        return _opened(decoded, name, content)
+    except _Undecodable as error:
+        return error.args[0]
 
 
-def oddity(pixels: np.ndarray) -> str:
-    """The key of ODD for a decoded picture on which there is nothing to see, else nothing."""
-    if pixels.max() <= DARK:
-        return "dark"
-    return "single" if (pixels == pixels[:1, :1]).all() else ""
-
-
-class _Undecodable(Exception):
-    """Says why an image cannot be decoded."""
-
-
-def _whole_or_bare(look, name: str, content: Content):  # type: ignore[no-untyped-def]
-    """What `look` makes of the open picture. Metadata never decide whether its pixels can be used."""
-    formats = FORMATS + UNSIGNED * (PurePosixPath(name).suffix.lower() in ENDINGS)
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            with _open(content) as file, Image.open(file, formats=formats) as picture:
-                return look(picture)
-        except Exception as error:  # whatever a decoder makes of damage
-            if isinstance(error, MemoryError | InputError):
-                raise
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not PIL's
-                raise InputError(f"{str(content)!r} cannot be read ({error.strerror})") from error
-            whole = content if isinstance(content, bytes) else content.read_bytes()
-            if bare := _bare(whole):
-                with contextlib.suppress(Exception), Image.open(io.BytesIO(bare), formats=formats) as picture:
-                    return look(picture)
-            if isinstance(error, UnidentifiedImageError):
-                if whole[4:8] == b"ftyp" and whole[8:12] in HEIC:
-                    raise UnidentifiedImageError("it is HEIC; to read it: pip install pillow-heif") from error
-                raise UnidentifiedImageError(f"it is none of {', '.join(FORMATS)}") from error
-            raise _Undecodable(next(iter(str(error).splitlines()), type(error).__name__)) from error
-
-
-def _open(content: Content) -> io.BytesIO | io.BufferedReader:
-    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-
-
-def _bare(content: bytes) -> bytes:
-    """A PNG or JPEG without what its pixels do not need; nothing of other files."""
-    kept = []
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        start = 8
-        while start < len(content):
-            end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-            if content[start + 4 : start + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-                kept.append(content[start:end])
-            start = end
-        return content[:8] + b"".join(kept)
-    if content.startswith(b"\xff\xd8\xff"):
-        start = 2
-        while content[start : start + 1] == b"\xff" and content[start + 1] != 0xDA:  # until the pixels
-            end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
-            adobe = content[start + 1] == 0xEE and end - start == 16  # it says how colours are stored
-            if adobe or content[start + 1] not in (*range(0xE0, 0xF0), 0xFE):
-                kept.append(content[start:end])
-            start = end
-        return content[:2] + b"".join(kept) + content[start:]
-    return b""
+def _opened(look, name: str, content: Content):  # type: ignore[no-untyped-def]
+    """What `look` makes of the open picture. Raises _Undecodable if nothing can be made of it."""
+    try:
+        file = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(file, formats=FORMATS + UNSIGNED * has_image_ending(name)) as picture:
+            return look(picture)
+    except UnidentifiedImageError as error:
+        start = content[:12] if isinstance(content, bytes) else content.open("rb").read(12)
+        if start[4:8] == b"ftyp" and start[8:] in HEIC:
+            raise _Undecodable("it is HEIC; to read it: pip install pillow-heif") from error
+        raise _Undecodable(f"it is none of {', '.join(FORMATS)}", not has_image_ending(name)) from error
+    except Exception as error:  # whatever a decoder makes of damage
+        if isinstance(error, MemoryError):
+            raise
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not PIL's
+            raise InputError(f"{str(content)!r} cannot be read ({error.strerror})") from error
+        raise _Undecodable(next(iter(str(error).splitlines()), type(error).__name__)) from error
 
 
 def _examined(picture: Image.Image) -> Seen:
@@ -166,10 +124,13 @@ def _examined(picture: Image.Image) -> Seen:
         odd += ["upper"] * (";16" in str(getattr(picture, "tile", [])[:1]))
         return Seen(size=(width, height), odd=tuple(odd))
     stored = np.asarray(picture)
+    odd += ["undefined"] * (not np.isfinite(stored).all())
+    return Seen("", False, (width, height), True, _range(stored), picture.mode != "F", tuple(odd))
+
+
+def _range(stored: np.ndarray) -> tuple[float, float] | None:
     defined = stored[np.isfinite(stored)]
-    odd += ["undefined"] * (defined.size < stored.size)
-    values = (float(defined.min()), float(defined.max())) if defined.size else None
-    return Seen("", False, (width, height), True, values, picture.mode != "F", tuple(odd))
+    return (float(defined.min()), float(defined.max())) if defined.size else None
 
 
 def _deep(picture: Image.Image) -> bool:
@@ -194,10 +155,7 @@ def _shallow(picture: Image.Image, values: tuple[float, float] | None) -> Image.
     if not _deep(picture):
         return picture
     stored = np.asarray(picture).astype(np.float64)
-    if values is None:
-        defined = stored[np.isfinite(stored)]
-        values = scale([(float(defined.min()), float(defined.max()))] if defined.size else [], picture.mode != "F")
-    low, high = values
+    low, high = values or scale([own] if (own := _range(stored)) else [], picture.mode != "F")
     levels = np.nan_to_num(stored, nan=low, posinf=high, neginf=low).clip(low, high)
     return Image.fromarray(((levels - low) * (255 / (high - low)) + 0.5).astype(np.uint8))
 
@@ -217,7 +175,8 @@ def read_picture(
     """uint8 (h, w, 3) of one image file, decoded as those of a data set are: squeezed to their stored size `shape`
     (h, w), with their range of `values` scaled to 0 to 255 if it has more than 8 bits. Raises InputError if it is no
     image."""
-    pixels = decode(str(path), Path(path), shape, values)
+    with warnings.catch_warnings(action="ignore"):  # of metadata
+        pixels = decode(str(path), Path(path), shape, values)
     if isinstance(pixels, str):
         raise InputError(f"image is {str(path)!r}, which cannot be decoded ({pixels})")
     return pixels
