@@ -183,11 +183,12 @@ def from_make(variables: Mapping[str, str]) -> dict:
 
 def table() -> list[tuple[str, str, str, str]]:
     """(parameter, make's variable, default, help) of every parameter, for make's help and the guide."""
-    defaults = {
-        name: ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default or "")
-        for name, field in PARAMETERS.items()
-    }
-    return [(name, variable(name), text, PARAMETERS[name].metadata["help"]) for name, text in defaults.items()]
+    rows = []
+    for name, field in PARAMETERS.items():
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        text = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        rows.append((name, variable(name), text, field.metadata["help"]))
+    return rows
 
 
 def markdown() -> str:
