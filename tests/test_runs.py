@@ -809,3 +809,15 @@ def test_what_this_process_took_is_among_what_all_took():
     sum(range(3_000_000))
     _, busy, own = (later - earlier for later, earlier in zip(provenance.cpu_seconds(), before, strict=True))
     assert own > 0 and busy >= own - 0.05
+
+
+def test_a_study_with_controls_trains_them_from_other_weights_and_reads_them_back(tmp_path):
+    few = dict(image_size=63, epochs=1, per_class=5, batch_size=8, seeds="0", presets="corrected", budgets="none")
+    study = runs.Study.load("demo", **few, defects="none", controls=True, keep_weights="none", runs=str(tmp_path))
+    assert sum(map(study.train_all, study.approaches)) == len(study.all_runs) == 5 and not study.missing()
+    assert list(study.controls("linear_probe")) == ["random trunk"]
+    controls = study.controls("full_finetune")
+    assert list(controls) == ["random trunk", "last block"]
+    whole, random, last = study.runs("full_finetune")[0], controls["random trunk"][0], controls["last block"][0]
+    assert random.info["weights"]["sha256"] is None and last.info["weights"] == whole.info["weights"]
+    assert last.info["trained_parameters"] < whole.info["trained_parameters"] == random.info["trained_parameters"]
