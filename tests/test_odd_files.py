@@ -224,6 +224,17 @@ def test_values_that_are_no_numbers_are_counted(load):
     assert any("values that are no numbers, which become the lowest value: 2 of 14" in n for n in images.facts["notes"])
 
 
+def test_a_picture_that_shows_nothing_never_passes_silently(load, capsys):
+    black, red = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), (200, 0, 0))
+    dark = Image.fromarray(np.random.default_rng(0).integers(0, 16, (8, 8, 3), np.uint8))
+    images = load({name: encode(p, "PNG") for name, p in (("train/a/x.png", black), ("train/b/x.png", dark),
+                                                          ("test/a/y.png", red))})  # fmt: skip
+    dark_note = "Pictures that are black or nearly so (no value is above 16 of 255): 2 of 15, such as 'train/a/x.png'."
+    single = "Pictures of a single colour: 1 of 15, such as 'test/a/y.png'."
+    assert set(images.facts["notes"]) == {dark_note, single}
+    assert f"pictures: {dark_note}" in capsys.readouterr().err
+
+
 def png_of_16_bits(high):
     """An RGB PNG of 16 bits for each channel, which PIL cannot write."""
     chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
@@ -234,8 +245,9 @@ def png_of_16_bits(high):
 
 def test_colours_of_16_bits_are_read_by_their_upper_8_with_a_word(load):
     images = load({"train/a/x.png": png_of_16_bits(65536), "train/a/y.png": png_of_16_bits(4096)})
-    (note,) = images.facts["notes"]
-    assert "several channels with more than 8 bits each, of which the upper 8 are used: 2 of 14" in note
+    notes = "\n".join(images.facts["notes"])
+    assert "several channels with more than 8 bits each, of which the upper 8 are used: 2 of 14" in notes
+    assert "black or nearly so (no value is above 16 of 255): 1 of 14, such as 'train/a/y.png'" in notes
 
 
 def broken_metadata():
@@ -247,15 +259,19 @@ def broken_metadata():
     turned[0x0112] = 99
     picture = noise(1, (20, 12))
     whole = encode(picture, "PNG", icc_profile=b"none")
+    damaged = bytearray(encode(picture, "PNG", dpi=(72, 72)))
+    damaged[damaged.index(b"pHYs") + 5] ^= 1  # its checksum is wrong
     return {
         "text.png": encode(picture, "PNG", pnginfo=big),
         "icc.png": whole.replace(b"none", b"nono"),
+        "phys.png": bytes(damaged),
         "exif.png": encode(picture, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
         "exif.jpg": encode(picture, "JPEG", exif=b"Exif\0\0MM\0*garbage garbage"),
         "empty.jpg": encode(picture, "JPEG", exif=b"Exif\0\0"),
         "icc.jpg": encode(picture, "JPEG", icc_profile=b"no profile at all"),
         "mpf.jpg": _with_segment(encode(picture, "JPEG"), 0xE2, b"MPF\0II*\0\x08\0\0\0\xff\xff" + bytes(9)),
         "adobe.jpg": _with_segment(encode(picture, "JPEG"), 0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\xff\xff\xff\xff"),
+        "short.jpg": _with_segment(encode(picture, "JPEG"), 0xEE, b"Adobe"),
         "exif.webp": encode(picture, "WEBP", exif=b"Exif\0\0nothing"),
         "wrong.tif": encode(picture, "TIFF", dpi=(0, 0)),
         "wrong.png": encode(picture, "PNG", exif=turned),
@@ -327,10 +343,13 @@ def test_a_class_that_is_in_one_part_only_names_the_likely_cause(load, train, te
         load(with_classes([train], [test]))
 
 
-@pytest.mark.parametrize("pair", [["Cat", "cat"], ["cat", "cat "], ["\ufb01sh", "fish"]])
-def test_classes_that_look_alike_are_pointed_at(load, pair):
+@pytest.mark.parametrize(("pair", "says"), [
+    (["Cat", "cat"], "."), (["cat", "cat "], "."), (["\ufb01sh", "fish"], " ('fish' and '\\ufb01sh')."),
+    (["cat", "c\u0430t"], " ('cat' and 'c\\u0430t')."), (["ΑΒΕ", "ABE"], " ('ABE' and '\\u0391\\u0392\\u0395')."),
+])  # fmt: skip
+def test_classes_that_look_alike_are_pointed_at(load, pair, says):
     images = load(with_classes(pair, pair))
-    assert images.facts["notes"] == [f"The classes {' and '.join(map(repr, sorted(pair)))} look alike."]
+    assert images.facts["notes"] == [f"The classes {' and '.join(map(repr, sorted(pair)))} look alike{says}"]
     assert len(images.classes) == 4
 
 

@@ -16,6 +16,11 @@ EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
 SYSTEM = ("__macosx", ".ds_store", "thumbs.db", "desktop.ini", "@eadir")
 JOINERS = "\u200c\u200d"  # invisible, but part of how Persian, Hindi and some emoji are written
 
+# Letters of other alphabets that look like Latin ones.
+ALIKE = str.maketrans(
+    "АВЕКМНОРСТУХІЈЅаеорсухіјѕһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧορν", "ABEKMHOPCTYXIJSaeopcyxijshdqwABEZHIKMNOPTYXopv"
+)
+
 
 def is_system(name: str) -> bool:
     return any(part.lower() in SYSTEM or part.startswith("._") for part in name.split("/"))
@@ -138,8 +143,14 @@ def arrange(
                 )
     alike: dict[str, list[str]] = {}
     for cls in classes:
-        alike.setdefault(" ".join(unicodedata.normalize("NFKC", cls).casefold().split()), []).append(cls)
-    notes = [f"The classes {' and '.join(map(repr, names))} look alike." for names in alike.values() if len(names) > 1]
+        looks = unicodedata.normalize("NFKC", cls.translate(ALIKE)).casefold()
+        alike.setdefault(" ".join(looks.split()), []).append(cls)
+    notes = [
+        f"The classes {' and '.join(map(repr, names))} look alike"
+        + (f" ({' and '.join(map(ascii, names))})." if not all(map(str.isascii, names)) else ".")
+        for names in alike.values()
+        if len(names) > 1
+    ]
     rows, labels = {}, {}
     order = {cls: number for number, cls in enumerate(classes)}
     for part in ("train", "test"):

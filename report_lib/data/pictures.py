@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from report_lib.files import InputError
 
@@ -30,7 +30,7 @@ HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 ENDINGS = {e for e, name in Image.registered_extensions().items() if name in (*FORMATS, *UNSIGNED)} | {
     ".heic", ".heif", ".hif",
 }  # fmt: skip
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # notes in a picture are no reason to refuse it
+DARK = 16  # of 255; a picture without any brighter value looks black
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half an image is an error, whatever another library has set
 
 Content = bytes | Path  # of an image file, or where it is
@@ -52,6 +52,8 @@ ODD = {
     "frames": "Pictures of several frames or pages, of which the first is used",
     "upper": "Pictures of several channels with more than 8 bits each, of which the upper 8 are used",
     "undefined": "Pictures with values that are no numbers, which become the lowest value",
+    "single": "Pictures of a single colour",
+    "dark": f"Pictures that are black or nearly so (no value is above {DARK} of 255)",
 }
 
 
@@ -95,22 +97,58 @@ def decode(
 
 
 def _opened(look, name: str, content: Content):  # type: ignore[no-untyped-def]
-    """What `look` makes of the open picture. Raises _Undecodable if nothing can be made of it."""
+    """What `look` makes of the open picture; metadata never decide whether its pixels can be used.
+
+    Raises _Undecodable if nothing can be made of it.
+    """
+    formats = FORMATS + UNSIGNED * has_image_ending(name)
     try:
-        file = io.BytesIO(content) if isinstance(content, bytes) else content
-        with Image.open(file, formats=FORMATS + UNSIGNED * has_image_ending(name)) as picture:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=formats) as picture:
             return look(picture)
-    except UnidentifiedImageError as error:
-        start = content[:12] if isinstance(content, bytes) else content.open("rb").read(12)
-        if start[4:8] == b"ftyp" and start[8:] in HEIC:
-            raise _Undecodable("it is HEIC; to read it: pip install pillow-heif") from error
-        raise _Undecodable(f"it is none of {', '.join(FORMATS)}", not has_image_ending(name)) from error
     except Exception as error:  # whatever a decoder makes of damage
         if isinstance(error, MemoryError):
             raise
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not PIL's
             raise InputError(f"{str(content)!r} cannot be read ({error.strerror})") from error
-        raise _Undecodable(next(iter(str(error).splitlines()), type(error).__name__)) from error
+        whole = content if isinstance(content, bytes) else content.read_bytes()
+        if bare := _bare(whole):
+            with contextlib.suppress(Exception), Image.open(io.BytesIO(bare), formats=formats) as picture:
+                return look(picture)
+        if not isinstance(error, UnidentifiedImageError):
+            raise _Undecodable(next(iter(str(error).splitlines()), type(error).__name__)) from error
+        if whole[4:8] == b"ftyp" and whole[8:12] in HEIC:
+            raise _Undecodable("it is HEIC; to read it: pip install pillow-heif") from error
+        raise _Undecodable(f"it is none of {', '.join(FORMATS)}", not has_image_ending(name)) from error
+
+
+def _bare(content: bytes) -> bytes:
+    """A PNG or JPEG without what its pixels do not need; nothing of other files."""
+    kept = []
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        start = 8
+        while start < len(content):
+            end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+            if content[start + 4 : start + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+                kept.append(content[start:end])
+            start = end
+        return content[:8] + b"".join(kept)
+    if content.startswith(b"\xff\xd8\xff"):
+        start = 2
+        while content[start : start + 1] == b"\xff" and content[start + 1] != 0xDA:  # until the pixels
+            end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+            adobe = content[start + 1] == 0xEE and end - start == 16  # it says how colours are stored
+            if adobe or content[start + 1] not in (*range(0xE0, 0xF0), 0xFE):
+                kept.append(content[start:end])
+            start = end
+        return content[:2] + b"".join(kept) + content[start:]
+    return b""
+
+
+def oddity(pixels: np.ndarray) -> str:
+    """The key of ODD for a decoded picture on which there is nothing to see, else nothing."""
+    if pixels.max() <= DARK:
+        return "dark"
+    return "single" if (pixels == pixels[:1, :1]).all() else ""
 
 
 def _examined(picture: Image.Image) -> Seen:

@@ -53,12 +53,12 @@ def decode(path: Path, image_size: int, native: Path) -> Path:
         for name, look in used.items():
             for key in look.odd:
                 odd.setdefault(key, []).append(name)
-        said = [f"{pictures.ODD[k]}: {len(n):,} of {len(rows):,}, such as {n[0]!r}." for k, n in odd.items()]
-        every = [*notes, *merged, *alike, *ranges, *said]
         unused = dict(left_out + Counter(useless.values()))
         try:
             with decoded.writing(entry, {part: len(labels[part]) for part in labels}, shape) as pixels:
-                _fill(path, rows, pixels, functools.partial(pictures.decode, shape=shape, values=values))
+                _fill(path, rows, pixels, functools.partial(pictures.decode, shape=shape, values=values), odd)
+                said = [f"{pictures.ODD[k]}: {len(n):,} of {len(rows):,}, such as {n[0]!r}." for k, n in odd.items()]
+                every = [*notes, *merged, *alike, *ranges, *said]
                 facts = decoded.finish(pixels, classes, labels, {"left_out": unused, "range": values, "notes": every})
         except _Lost as lost:
             useless |= lost.args[0]
@@ -131,9 +131,14 @@ def _scale(path: Path, looks: list[pictures.Seen]) -> tuple[tuple[float, float] 
     return values, [f"{note}{len(looks):,}{others}."]
 
 
-def _fill(path: Path, rows: dict[str, tuple[str, int]], pixels: dict[str, np.ndarray], decode: Callable) -> None:
-    """Writes decoded images into their rows. Raises _Lost for those to leave out, and InputError for one that cannot be
-    decoded, or that has gone since it was looked at."""
+def _fill(
+    path: Path, rows: dict[str, tuple[str, int]], pixels: dict[str, np.ndarray], decode: Callable, odd: dict
+) -> None:
+    """Writes decoded images into their rows, and down in `odd` which of them show nothing.
+
+    Raises _Lost for those to leave out, and InputError for one that cannot be decoded, or that has gone since it was
+    looked at.
+    """
     lost, lacking = {}, dict.fromkeys(rows)
     most = max(1, min(CHUNK, (256 << 20) // pixels["train"][0].nbytes))  # at once: at most 256 MiB
     files = _files(path, lambda member: member.name in rows)
@@ -144,6 +149,8 @@ def _fill(path: Path, rows: dict[str, tuple[str, int]], pixels: dict[str, np.nda
             lost[name] = _undecodable(path, name, picture)
         else:
             pixels[part][row] = picture
+            if key := pictures.oddity(picture):
+                odd.setdefault(key, []).append(name)
     if lacking:
         raise InputError(f"data is {str(path)!r}, whose image {next(iter(lacking))!r} has gone meanwhile; start again")
     if lost:
