@@ -324,7 +324,7 @@ def test_large_images_are_never_in_memory_together(tar, first):
 def test_a_chunk_of_images_takes_at_most_256_mebibytes(tmp_path, monkeypatch, image_size, count):
     asked = []
     monkeypatch.setattr(trees, "_each", lambda *given: asked.append(given[3]) or ())
-    trees._fill(tmp_path, {}, {"train": np.empty((1, image_size, image_size, 3), np.uint8)}, None)
+    trees._fill(tmp_path, {}, {"train": np.empty((1, image_size, image_size, 3), np.uint8)}, None, {})
     assert asked == [count] and count * image_size**2 * 3 <= 256 << 20
 
 
