@@ -58,6 +58,8 @@ READY  :=
 endif
 export PYTHON
 export PYTHONPATH := $(CURDIR):$(CURDIR)/report
+# How one's own Python behaves, such as without docstrings or with warnings as errors, has no say.
+unexport $(filter-out PYTHON PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE,$(filter PYTHON%,$(.VARIABLES)))
 # Freed memory is reused, not returned: each training step takes the same hundreds of megabytes (a tenth of the time).
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 2147483647
@@ -186,7 +188,7 @@ headless = env -u JPY_SESSION_NAME REPORT_RUNS="$$folder/runs" REPORT_CACHE="$$f
 
 nbval: $(READY)  ## execute the committed executed notebooks again and compare every result; about 2 minutes
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	PYTHONPATH="tests:$$PYTHONPATH" $(headless) pytest --nbval -p nbval_results --nbval-current-env --color no $(KEPT)
+	PYTHONPATH="tests:$$PYTHONPATH" $(headless) export.isolated "$(PYTHON)" -m pytest --nbval -p nbval_results --nbval-current-env --color no $(KEPT)
 
 nbval-reference: $(READY)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -158,7 +158,7 @@ def do_run(options: argparse.Namespace) -> None:
         raise InputError("one of --approach, or --study with --index, is needed to say which run")
     else:
         typed = {name: settings[name] for name in OF_RUNS if getattr(options, f"field_{name}") is not None}
-        fields = given(settings, options.approach) | typed | {"seed": parameters.from_text("seed", options.seed, int)}
+        fields = given(settings, options.approach) | typed | {"seed": parameters.from_text(options.seed, int)}
         config = configs.preset(options.approach, options.preset, **fields)
     from report_lib import runs  # late, so that --help and a wrong value answer at once
 

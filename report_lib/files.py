@@ -94,16 +94,35 @@ def check_plain(name: str, path: str) -> None:
         raise InputError(f"{name} is {path!r}, a pipe or a device; copy what it gives into a file and name that")
 
 
+def walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Each folder and file below the folder `path`, sorted; or `path` itself if that is a file.
+
+    Raises InputError for what cannot be read: nothing is passed over.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    try:
+        if path.is_file():
+            yield path, path.stat()
+            return
+        for parent, folders, files in os.walk(path, followlinks=True, onerror=stop):
+            folders.sort()
+            for name in (*folders, *sorted(files)):
+                yield Path(parent, name), Path(parent, name).stat()
+    except OSError as error:
+        raise InputError(
+            f"data is {str(path)!r}, of which {error.filename!r} cannot be read ({error.strerror})"
+        ) from error
+
+
 def read_yaml(path: str | Path) -> object:
     """What a YAML (or JSON) file holds; a relative path starts at the project. InputError if it cannot be read."""
     path = locate(str(path))
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise InputError(f"{path} cannot be read as YAML (it is nested too deep)") from None
-    # Of a value that is not what its form or tag promises, such as 2001-01-99, the parser raises whatever comes to it.
-    except (OSError, yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError,
-            MemoryError) as error:  # fmt: skip
+    except Exception as error:  # of a value that is not what its form promises, the parser raises whatever comes to it
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{path} cannot be read as YAML ({reason})") from error
 
@@ -143,6 +162,23 @@ def replacing(path: Path, prefix: str = "") -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A folder that takes the place `final` once all is written in it, unless another process was first and made the
+    same. If anything fails, nothing of it stays."""
+    working = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    try:
+        working.chmod(0o755)  # mkdtemp's 0700 would hide it from others
+        yield working
+        try:
+            working.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -197,11 +233,8 @@ def alone(path: Path, what: str) -> Iterator[None]:
     """Within it, no other process holds the lock file `path`; waits while one does, and says for `what`.
 
     The system drops the lock of a process that dies. Where the file system has no locks, nothing is held.
-    Raises InputError if what has the name of the lock is no plain file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        raise InputError(f"the lock {path} is no plain file; remove it")
     lock = filelock.FileLock(path, mode=0o666)
     with contextlib.ExitStack() as held:
         try:
@@ -217,37 +250,28 @@ def alone(path: Path, what: str) -> Iterator[None]:
 # --- progress --------------------------------------------------------------------------------------------------
 
 
-class Lines:
-    """Stands in for tqdm's bar in a log: says what each epoch came to, and is silent about batches."""
+class Lines(tqdm):
+    """The bar in a log: says what each epoch came to, and is silent about batches."""
 
-    def __init__(self, desc: str) -> None:
-        self.desc = desc
-
-    def __enter__(self) -> "Lines":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def display(self, *_: object, **__: object) -> None:
         pass
 
-    def update(self, steps: int = 1) -> None:
-        pass
-
-    def set_postfix_str(self, text: str) -> None:
+    def set_postfix_str(self, text: str = "", refresh: bool = True) -> None:
         if os.environ.get("REPORT_PROGRESS") != "none":
             print(f"{self.desc}: {text}", file=sys.stderr, flush=True)
 
 
-def bar(desc: str, total: int, unit: str, initial: int = 0) -> contextlib.AbstractContextManager:
+def bar(
+    desc: str, total: int | None, unit: str, initial: int = 0, items: Iterable | None = None
+) -> contextlib.AbstractContextManager:
     """With `update(steps)` for steps done and `set_postfix_str(text)` for what an epoch came to.
 
     REPORT_PROGRESS says how it looks: "bar" (the default), "lines" (one an epoch) or "none".
     """
-    if os.environ.get("REPORT_PROGRESS", "bar") != "bar":
-        return Lines(desc)
-    return tqdm(desc=desc, total=total, unit=unit, initial=initial, leave=False, mininterval=0.5)
+    kind = tqdm if os.environ.get("REPORT_PROGRESS", "bar") == "bar" else Lines
+    return kind(items, desc, total, unit=unit, initial=initial, leave=False, mininterval=0.5)
 
 
-def each(items: Iterable[Item], desc: str, unit: str, total: int | None = None) -> Iterator[Item]:
+def each(items: Iterable[Item], desc: str, unit: str) -> Iterator[Item]:
     """`items`, with a bar for how many of them have been taken."""
-    shown = os.environ.get("REPORT_PROGRESS", "bar") == "bar"
-    return iter(tqdm(items, desc, total=total, unit=unit, leave=False, mininterval=0.5, disable=not shown))
+    return iter(bar(desc, None, unit, items=items))  # type: ignore[call-overload]

@@ -35,18 +35,18 @@ class Project:
             else:
                 shutil.copy(source, folder / part)
 
-    def make(self, *arguments):
+    def make(self, *arguments, **settings):
         """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
-        return finish(self.start(*arguments))
+        return finish(self.start(*arguments, settings=settings))
 
-    def start(self, *arguments, python=sys.executable):
-        """make, in a process group of its own."""
+    def start(self, *arguments, python=sys.executable, settings=None):
+        """make, in a process group of its own; `settings` are variables of its environment."""
         clean = {
             n: v for n, v in os.environ.items() if n not in ("MAKEFLAGS", "MAKELEVEL") and not n.startswith("REPORT_")
         }
         return subprocess.Popen(
             ["make", *arguments, f"PYTHON={python}", "READY="],
-            cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=self.folder, env=clean | (settings or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ import warnings
 import zipfile
 import zlib
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -320,9 +321,11 @@ def test_large_images_are_never_in_memory_together(tar, first):
 
 
 @pytest.mark.parametrize(("image_size", "count"), [(63, 256), (224, 256), (1024, 85)])
-def test_a_chunk_of_images_takes_at_most_256_mebibytes(image_size, count):
-    chunk = next(trees._chunks(((f"{n}.png", b"x") for n in range(2000)), trees._most(image_size)))
-    assert len(chunk) == count and count * image_size**2 * 3 <= 256 << 20
+def test_a_chunk_of_images_takes_at_most_256_mebibytes(tmp_path, monkeypatch, image_size, count):
+    asked = []
+    monkeypatch.setattr(trees, "_each", lambda *given: asked.append(given[3]) or ())
+    trees._fill(tmp_path, {}, {"train": np.empty((1, image_size, image_size, 3), np.uint8)}, None, {})
+    assert asked == [count] and count * image_size**2 * 3 <= 256 << 20
 
 
 # --- full disks and small memories -----------------------------------------------------------------------------

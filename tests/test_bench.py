@@ -7,7 +7,7 @@ import torch
 from bench import __main__ as bench
 from bench import answer, growth, limit, precision, show
 
-from report_lib import models
+from report_lib import data, models
 from report_lib.config import Config
 from report_lib.files import PROJECT
 
@@ -80,3 +80,8 @@ def test_the_guide_says_what_the_committed_benchmark_measured():
     assert f"and about {probe['ratio_of_five_seeds']['median']:.0f} times over five seeds" in said
     assert f"full fine-tuning is {tuned['ratio']['median']:.1f} times as fast" in said
     assert f"runs at {100 * tuned['share_of_matrix_rate']:.0f} % of the rate of a bare matrix product" in said
+
+
+def test_the_time_to_an_answer_is_measured_on_as_many_images_of_each_class():
+    few = answer.labelled(data.load("digits", 63), 7)
+    assert torch.bincount(few.train_labels).tolist() == [7] * 10 and len(few.test) == 0 and len(few.train) == 70

@@ -224,7 +224,7 @@ def test_every_profile_makes_a_study(name):
         ("presets: [tuned]", "presets is .*; corrected must be among them"),
         ("presets: [published, corrected]\npresent: tuned", "tuned must be among them"),
         ("budgets: 3", "budgets is"),
-        ("defects: [last_block]", "defects is .*; allowed are names out of linear_probe, full_finetune"),
+        ("defects: [last_block]", "defects is .*; allowed are linear_probe, full_finetune"),
         ("keep_weights: some", "keep_weights is 'some'; allowed are first, all, none"),
         ("select_on_test: true", "has no parameter 'select_on_test'"),
     ],

@@ -261,7 +261,10 @@ def test_the_environment_of_a_kernel_holds_no_settings_of_the_user(tmp_path):
         "MPLBACKEND": "agg",
         "FORCE_COLOR": "1",
         "IPYTHONDIR": "/mine",
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONIOENCODING": "ascii",
     }
     found = isolated.environment(given, tmp_path)
     assert found["OMP_NUM_THREADS"] == "1" and found["PYTHONPATH"] == "p" and found["HOME"] == "/h"
+    assert not {"PYTHONOPTIMIZE", "PYTHONIOENCODING"} & set(found)
     assert "MPLBACKEND" not in found and "FORCE_COLOR" not in found and found["IPYTHONDIR"].startswith(str(tmp_path))

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -96,6 +97,118 @@ def test_packages_that_cannot_be_installed_are_not_called_installed(unmade):
         assert done.returncode == 2
         assert "No space left on device" in done.stderr and "error: not all packages could be" in done.stderr
         assert "installed" not in done.stdout and not (unmade.folder / ".venv" / ".ready").exists()
+
+
+def jupyter(home):
+    """Settings of nbconvert, as people have them: a preprocessor that is not installed, templates, a filter."""
+    config = home / ".jupyter"
+    write(config / "jupyter_nbconvert_config.json", """{"Exporter": {"preprocessors": ["not.installed.Module"],
+          "template_name": "mine"}, "TemplateExporter": {"exclude_input": true}}""")  # fmt: skip
+    write(config / "jupyter_config.py", "c.NbConvertApp.export_format = 'slides'\nraise SystemExit('configured')")
+    write(config / "nbconfig" / "notebook.json", "{")
+    for data in (home / ".local" / "share" / "jupyter", config):
+        write(data / "nbconvert" / "templates" / "mine" / "conf.json", '{"base_template": "lab"}')
+        for base in ("base", "lab"):
+            write(data / "nbconvert" / "templates" / base / "index.html.j2", "nothing of yours")
+    write(home / ".local" / "share" / "pandoc" / "defaults.yaml", "number-sections: true\nnonsense: 1")
+    return {"JUPYTER_CONFIG_DIR": str(config), "JUPYTER_CONFIG_PATH": str(config)}
+
+
+def ipython(home):
+    """A profile of IPython and a script at its start, which print, and change what numbers look like and are drawn."""
+    profile = home / ".ipython" / "profile_default"
+    write(profile / "startup" / "00-mine.py", """print("welcome back")
+import random, numpy, pandas, torch, warnings
+pandas.set_option("display.precision", 1, "display.max_rows", 2)
+numpy.set_printoptions(precision=1); torch.set_printoptions(precision=1); torch.set_num_threads(1)
+random.seed(5); numpy.random.seed(5); torch.manual_seed(5); torch.set_default_dtype(torch.float64)
+warnings.simplefilter("error")""")  # fmt: skip
+    for name in ("ipython_config.py", "ipython_kernel_config.py"):
+        write(profile / name, """c.InteractiveShell.ast_node_interactivity = "all"
+c.InlineBackend.figure_formats = {"jpeg"}; c.InlineBackend.rc = {"figure.dpi": 20}
+c.InteractiveShellApp.exec_lines = ["%precision 1", "%load_ext nothing", "print('hello')"]
+c.InteractiveShellApp.extensions = ["autoreload", "not_installed"]""")  # fmt: skip
+    write(home / "site" / "usercustomize.py", "print('customized')")
+    return {"IPYTHONDIR": str(home / ".ipython"), "IPYTHONSTARTUP": str(profile / "startup" / "00-mine.py")}
+
+
+def drawing(home):
+    """matplotlib as for a dark theme, wherever it looks for that."""
+    rc = """xtick.color: white\nytick.color: white\ntext.color: white\naxes.facecolor: black\nsavefig.dpi: 20
+font.family: monospace\nfont.size: 30\nbackend: TkAgg\nsvg.fonttype: path\nsvg.hashsalt: mine\nlines.linewidth: 9
+figure.figsize: 1, 1\naxes.grid: True\nimage.cmap: gray\nnonsense: 1"""
+    for place in (home / "matplotlib", home / ".config" / "matplotlib", home / ".matplotlib"):
+        write(place / "matplotlibrc", rc)
+        write(place / "stylelib" / "classic.mplstyle", "lines.linewidth: 20")
+    return {"MPLCONFIGDIR": str(home / "matplotlib"), "MATPLOTLIBRC": str(home / "matplotlib" / "matplotlibrc"),
+            "MPLBACKEND": "TkAgg"}  # fmt: skip
+
+
+def kernel(home):
+    """Another kernel under the name python3, and an environment that says how Python and the terminal behave."""
+    data = home / ".local" / "share" / "jupyter"
+    write(data / "kernels" / "python3" / "kernel.json", """{"argv": ["false", "{connection_file}"],
+          "display_name": "mine", "language": "python", "env": {"MINE": "1"}}""")  # fmt: skip
+    write(home / "start.py", "raise SystemExit('started')")
+    return {"JUPYTER_PATH": str(data), "JUPYTER_DATA_DIR": str(data), "JUPYTER_PREFER_ENV_PATH": "0",
+            "JUPYTER_RUNTIME_DIR": str(home / "none"), "JUPYTER_PLATFORM_DIRS": "1", "XDG_DATA_HOME": str(data.parent),
+            "PYTHONSTARTUP": str(home / "start.py"), "PYTHONHASHSEED": "77", "PYTHONWARNINGS": "error",
+            "PYTHONOPTIMIZE": "2", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:replace",
+            "PYTHONSAFEPATH": "1", "LC_ALL": "C", "LANG": "tr_TR.UTF-8", "LANGUAGE": "de", "TZ": "Asia/Kathmandu",
+            "COLUMNS": "40", "TERM": "dumb", "NO_COLOR": "1", "SOURCE_DATE_EPOCH": "1", "GREP_OPTIONS": "-v",
+            "CDPATH": str(home)}  # fmt: skip
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("settings", [jupyter, ipython, drawing, kernel])
+def test_settings_of_ones_own_change_no_byte_of_a_report(project, tmp_path, settings):
+    own = {"HOME": str(tmp_path / "home"), **settings(tmp_path / "home")}
+    code, output = project.make("report", *LEAST, f"OUT={tmp_path}/out", **own)
+    assert code == 0, output
+    assert "epoch 1/1" not in output  # nothing was trained again
+    first, again = project.folder / "report" / "demo", tmp_path / "out" / "demo"
+    for name in ("report.html", "report.pdf", "report.png", "main_figure.png", "results.json"):
+        assert (first / name).read_bytes() == (again / name).read_bytes(), name
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone in a folder whose name is hard on shells and make, with its own .venv/bin/python."""
+    copy = Project(tmp_path / "it's a $HOME #1 (copy), é")
+    write(copy.folder / ".venv" / "bin" / "python", f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")
+    (copy.folder / ".venv" / "bin" / "python").chmod(0o755)
+    write(copy.folder / ".venv" / ".ready", "")
+    return copy
+
+
+def make(copy, *arguments, **settings):
+    """(exit code, output) of make as typed, without an active environment."""
+    active = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHON", "MAKEFLAGS", "MAKELEVEL", "REPORT_RUNS")
+    clean = {name: value for name, value in os.environ.items() if name not in active} | settings
+    done = subprocess.run(["make", *arguments], cwd=copy.folder, env=clean, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_help_in_a_folder_with_a_space_whatever_ones_own_python_does(clone):
+    code, output = make(clone, "help", PYTHONOPTIMIZE="2", PYTHONWARNINGS="error", PYTHONSTARTUP="none")
+    assert code == 0 and "SEEDS" in output and "after make setup" not in output, output
+
+
+@pytest.mark.long
+def test_a_report_in_a_folder_with_a_space(project, clone):
+    """From what the other copy has trained, where that lies beside it; the same report."""
+    (clone.folder / ".runs").symlink_to(project.folder / ".runs")
+    code, output = make(clone, "report", *LEAST)
+    assert code == 0, output
+    assert "epoch 1/1" not in output
+    for name in ("report.html", "report.pdf", "results.json"):
+        first, again = (copy.folder / "report" / "demo" / name for copy in (project, clone))
+        assert first.read_bytes() == again.read_bytes(), name
 
 
 @pytest.mark.long

@@ -10,7 +10,6 @@ import sys
 import unicodedata
 import zipfile
 import zlib
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -21,7 +20,7 @@ from PIL import Image, PngImagePlugin, features
 
 from report_lib import data
 from report_lib.config import Config
-from report_lib.data import folders, pictures, sources, trees
+from report_lib.data import folders, pictures, sources
 from report_lib.files import InputError
 
 
@@ -223,7 +222,6 @@ def test_values_that_are_no_numbers_are_counted(load):
     images = load({"train/a/x.tif": encode(Image.fromarray(values), "TIFF"), "train/a/y.tif": encode(nothing, "TIFF")})
     assert images.train[3, 0, :3, 0].tolist() == [0, 255, 0]
     assert any("values that are no numbers, which become the lowest value: 2 of 14" in n for n in images.facts["notes"])
-    assert any("black or nearly so" in note and "1 of 14" in note for note in images.facts["notes"])
 
 
 def test_a_picture_that_shows_nothing_never_passes_silently(load, capsys):
@@ -329,16 +327,16 @@ def test_an_accented_class_in_two_unicode_forms_is_one_class(load, train, test):
 
 
 @pytest.mark.parametrize(("train", "test", "says"), [
-    ("cat", "c\u0430t", r"'c.t' has no image under train/, where 'cat' looks like it: they differ in U\+0430 CYRILLIC"),
-    ("Cat", "cat", "'cat' has no image under train/, where 'Cat' looks like it: they differ in capitals"),
-    ("cat ", "cat", "'cat' has no image under train/, where 'cat ' looks like it: they differ in spaces"),
-    ("\ufb01sh", "fish", r"where '.sh' looks like it: they differ in U\+FB01 LATIN SMALL LIGATURE FI"),
+    ("cat", "c\u0430t", r"'c.t' has no image under train/, where there is 'cat' \('cat', and not 'c\\u0430t'\)"),
+    ("Cat", "cat", "'cat' has no image under train/, where there is 'Cat'; expected"),
+    ("cat ", "cat", "'cat' has no image under train/, where there is 'cat '"),
+    ("\ufb01sh", "fish", r"where there is '.sh' \('\\ufb01sh', and not 'fish'\)"),
     ("cats", "cat", "'cat' has no image under train/, where there is 'cats'"),
     ("cat", "zebra", "'zebra' has no image under train/; expected"),
-    ("cat\u200b", "cat\u200b", r"no printable name \(it holds U\+200B ZERO WIDTH SPACE\); rename"),
-    ("\u202ecat", "\u202ecat", r"no printable name \(it holds U\+202E RIGHT-TO-LEFT OVERRIDE\)"),
-    ("cat\u200d", "cat", r"no printable name \(it holds U\+200D ZERO WIDTH JOINER\)"),
-    ("a\u00a0b", "a\u00a0b", r"U\+00A0 NO-BREAK SPACE"),
+    ("cat\u200b", "cat\u200b", r"'cat\\u200b' has no printable name; rename"),
+    ("\u202ecat", "\u202ecat", r"'\\u202ecat' has no printable name"),
+    ("cat\u200d", "cat", r"'cat\\u200d' has no printable name"),
+    ("a\u00a0b", "a\u00a0b", r"'a\\xa0b' has no printable name"),
 ])  # fmt: skip
 def test_a_class_that_is_in_one_part_only_names_the_likely_cause(load, train, test, says):
     with pytest.raises(InputError, match=says):
@@ -346,13 +344,13 @@ def test_a_class_that_is_in_one_part_only_names_the_likely_cause(load, train, te
 
 
 @pytest.mark.parametrize(("pair", "says"), [
-    (["cat", "c\u0430t"], "differ in U+0430 CYRILLIC SMALL LETTER A"), (["Cat", "cat"], "differ in capitals"),
-    (["cat", "cat "], "differ in spaces"), (["ΑΒΕ", "ABE"], "differ in U+0395 GREEK CAPITAL LETTER EPSILON"),
+    (["Cat", "cat"], "."), (["cat", "cat "], "."), (["\ufb01sh", "fish"], " ('fish' and '\\ufb01sh')."),
+    (["cat", "c\u0430t"], " ('cat' and 'c\\u0430t')."), (["ΑΒΕ", "ABE"], " ('ABE' and '\\u0391\\u0392\\u0395')."),
 ])  # fmt: skip
 def test_classes_that_look_alike_are_pointed_at(load, pair, says):
     images = load(with_classes(pair, pair))
-    (note,) = images.facts["notes"]
-    assert len(images.classes) == 4 and "look alike" in note and says in note
+    assert images.facts["notes"] == [f"The classes {' and '.join(map(repr, sorted(pair)))} look alike{says}"]
+    assert len(images.classes) == 4
 
 
 @pytest.mark.parametrize(
@@ -506,9 +504,9 @@ def test_a_zip_of_more_than_65535_files_from_macos(tmp_path):
     assert len(images.train) == 6 and images.facts["left_out"] == {"files beside train/ and test/": 65_536}
 
 
-@pytest.mark.parametrize("hole", [1 << 29, 3 << 30])
-def test_a_zip_of_more_than_4_gibibytes_from_macos(tmp_path, hole):
-    assert len(data.load(macos_zip(tmp_path / "x.zip", GOOD, hole), 63).train) == 6
+def test_a_zip_of_more_than_4_gibibytes_from_macos_is_refused_with_a_way_out(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as a tar or zip archive .*unpack it and name the folder"):
+        data.load(macos_zip(tmp_path / "x.zip", GOOD, 1 << 29), 63)
 
 
 # --- copies, memory, fingerprints, the cache -------------------------------------------------------------------
@@ -521,28 +519,12 @@ def test_exact_copies_of_training_images_among_the_test_images_are_counted(load,
     assert "pictures: 2 of the 9 test images are exact copies of training images." in capsys.readouterr().err
 
 
-def test_a_decoding_process_that_is_killed_ends_in_one_sentence(load, monkeypatch):
-    class Pool(ProcessPoolExecutor):
-        def map(self, *arguments):
-            futures = super().map(*arguments)
-            for process in self._processes.values():
-                process.kill()
-            return futures
-
-    monkeypatch.setattr(trees, "PATIENCE", -1)
-    monkeypatch.setattr(trees, "_cores", lambda: 2)
-    monkeypatch.setattr(trees, "ProcessPoolExecutor", Pool)
-    with pytest.raises(InputError, match="one of 2 processes was killed, most likely since memory ran out") as error:
-        load({})
-    assert "\n" not in str(error.value)
-
-
-def test_several_processes_decode_the_same(tmp_path, monkeypatch):
+def test_several_threads_decode_the_same(tmp_path, monkeypatch):
     path = tree(tmp_path / "x", GOOD | {"train/a/x.tif": grey(np.uint16, 0, 4095, size=(30, 30))})
     calm = data.load(path, 63)
-    monkeypatch.setattr(trees, "PATIENCE", -1)
-    monkeypatch.setattr(trees, "_cores", lambda: 2)
-    assert data.load(path, 63, str(tmp_path / "another")).fingerprint == calm.fingerprint
+    for cores in (1, 7):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores), raising=False)
+        assert data.load(path, 63, str(tmp_path / f"cache{cores}")).fingerprint == calm.fingerprint
 
 
 @pytest.mark.parametrize("kind", ["tree", "archive", "digits"])

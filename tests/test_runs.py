@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -191,23 +190,6 @@ def test_a_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         files.write_whole(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["note.json"]
-
-
-@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
-def test_a_lock_that_is_no_plain_file_is_refused_and_harms_no_other_file(tmp_path, kind):
-    victim, lock = tmp_path / "victim", tmp_path / ".run.lock"
-    victim.write_text("precious")
-    if kind == "folder":
-        lock.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(lock)
-    else:
-        lock.symlink_to(victim if kind == "link" else tmp_path / "nowhere")
-    signal.alarm(20)  # ends the tests where this hangs
-    with pytest.raises(InputError, match="the lock .* is no plain file; remove it"), files.alone(lock, "run"):
-        pass
-    signal.alarm(0)
-    assert victim.read_text() == "precious" and not (tmp_path / "nowhere").exists()
 
 
 def test_a_lock_is_free_again_afterwards_even_after_an_error(tmp_path):
@@ -827,3 +809,15 @@ def test_what_this_process_took_is_among_what_all_took():
     sum(range(3_000_000))
     _, busy, own = (later - earlier for later, earlier in zip(provenance.cpu_seconds(), before, strict=True))
     assert own > 0 and busy >= own - 0.05
+
+
+def test_a_study_with_controls_trains_them_from_other_weights_and_reads_them_back(tmp_path):
+    few = dict(image_size=63, epochs=1, per_class=5, batch_size=8, seeds="0", presets="corrected", budgets="none")
+    study = runs.Study.load("demo", **few, defects="none", controls=True, keep_weights="none", runs=str(tmp_path))
+    assert sum(map(study.train_all, study.approaches)) == len(study.all_runs) == 5 and not study.missing()
+    assert list(study.controls("linear_probe")) == ["random trunk"]
+    controls = study.controls("full_finetune")
+    assert list(controls) == ["random trunk", "last block"]
+    whole, random, last = study.runs("full_finetune")[0], controls["random trunk"][0], controls["last block"][0]
+    assert random.info["weights"]["sha256"] is None and last.info["weights"] == whole.info["weights"]
+    assert last.info["trained_parameters"] < whole.info["trained_parameters"] == random.info["trained_parameters"]

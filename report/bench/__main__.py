@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from bench import limit, show
-from bench.answer import answers
+from bench.answer import answers, labelled
 from bench.growth import scaling, subset
 from bench.published import published_rate
 from report_lib import data, models, training
@@ -36,13 +36,14 @@ EPOCHS = 10  # of a probe, as published
 REPEATS = 3  # at least
 KINDS = {name: APPROACHES[name] for name in ("linear_probe", "full_finetune")}  # those that the listings have
 PER_CLASS = 25  # labelled images where the time to an accuracy is measured, which takes whole runs of both sides
+USED = ("data", "weights", "image_size", "per_class", "batch_size")  # of make's variables
 FEW = 160  # images to warm up with and to guess from how many the budget allows: a batch of 128 in five
 
 
 def main() -> int:
     options = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     options.add_argument(
-        "--make", default="", help="make's variables DATA, WEIGHTS, SIZE and DEVICE, if they were typed"
+        "--make", default="", help="make's variables DATA, WEIGHTS, SIZE, PER_CLASS, BATCH and DEVICE, if typed"
     )
     options.add_argument("--images", type=int, default=0, help="training images (default: what the budget allows)")
     options.add_argument("--budget", type=float, default=240, help="seconds in all, about")
@@ -51,7 +52,7 @@ def main() -> int:
     chosen = options.parse_args()
     try:
         typed = parameters.from_make({name: os.environ[name] for name in chosen.make.split()})
-        config = Config(**{name: typed[name] for name in ("data", "weights", "image_size") if name in typed})
+        config = Config(**{name: typed[name] for name in USED if name in typed})
         result = bench(config, str(typed.get("device", "auto")), chosen.budget, chosen.images)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -80,9 +81,10 @@ def bench(config: Config, device: str, budget: float, count: int = 0) -> dict:
         count = count or side.affordable(left)
         repeats = side.compare(count, left / 2)
         profile = side.profile()
-        labelled = {"data": config.data, "weights": config.weights, "image_size": config.image_size,
-                    "per_class": PER_CLASS, "batch_size": 32}  # fmt: skip
-        answer = answers(images, weights, labelled, place, Path(scratch), left / 2)
+        per_class = config.per_class or PER_CLASS
+        shared = {"data": config.data, "weights": config.weights, "image_size": config.image_size,
+                  "batch_size": min(config.batch_size, per_class)}  # fmt: skip
+        answer = answers(labelled(images, per_class), weights, shared, place, Path(scratch), left / 2)
     forward, backward = models.flops(net, config.image_size)
     result: dict = {
         "device": device_name(place.device),
@@ -113,7 +115,7 @@ def bench(config: Config, device: str, budget: float, count: int = 0) -> dict:
         sides = result[approach]
         sides["share_of_best_rate"] = sides["ours_images_per_second"] * operations / fastest
         sides["share_of_features"] = float(np.median([row[f"{approach} features"] for row in repeats]))
-    result |= {"scaling": growth, "profile": profile, "answer": answer, "answer_labels": PER_CLASS}
+    result |= {"scaling": growth, "profile": profile, "answer": answer, "answer_labels": per_class}
     result["seconds"] = round(time.perf_counter() - started, 1)
     result["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return result

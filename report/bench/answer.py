@@ -68,12 +68,21 @@ def theirs(
     return curves["accuracy"], list(np.cumsum(curves["seconds"]))
 
 
+def labelled(images: data.Images, per_class: int) -> data.Images:
+    """So many training images of each class, and none to test on."""
+    rows = torch.cat(data.split(images.train_labels, Config(per_class=per_class))).sort().values
+    return dataclasses.replace(
+        images, train=images.train[rows], train_labels=images.train_labels[rows], test=images.test[:0],
+        test_labels=images.test_labels[:0], fingerprint=f"{images.fingerprint}, {per_class} of each class",
+    )  # fmt: skip
+
+
 def answers(
     images: data.Images, weights: models.Weights, shared: dict, place: training.Place, scratch: Path, budget: float
 ) -> dict[str, list[dict]]:
     """Approach -> one measurement per seed: at least one, and more while the budget of seconds lasts.
 
-    Each seed computes its features anew.
+    A seed draws another split, and computes its features anew.
     """
     found: dict[str, list[dict]] = {approach: [] for approach in LOOPS}
     started, seed = time.perf_counter(), 0

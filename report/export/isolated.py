@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "settings"
+OF_PYTHON = "PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE".split()  # what stays of all that begins so
 FORGOTTEN = (
-    "PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONINSPECT PYTHONVERBOSE PYTHONBREAKPOINT PYTHONHOME "
-    "PYTHON_COLORS JUPYTER_PATH JUPYTER_CONFIG_PATH JUPYTERLAB_DIR JUPYTER_RUNTIME_DIR JPY_SESSION_NAME JPY_PARENT_PID "
+    "JUPYTER_PATH JUPYTER_CONFIG_PATH JUPYTERLAB_DIR JUPYTER_RUNTIME_DIR JPY_SESSION_NAME JPY_PARENT_PID "
     "MATPLOTLIBRC MPLBACKEND IPYTHON_SUPPRESS_CONFIG_ERRORS FORCE_COLOR NO_COLOR CLICOLOR CLICOLOR_FORCE PY_COLORS "
     "COLUMNS LINES BASH_ENV TQDM_DISABLE TQDM_POSITION SOURCE_DATE_EPOCH"
 ).split()
@@ -23,7 +23,11 @@ FORGOTTEN = (
 
 def environment(own: Mapping[str, str], folder: Path = FOLDER) -> dict[str, str]:
     """`own` with the settings of people replaced by folders of this project, which hold none."""
-    kept = {name: value for name, value in own.items() if name not in FORGOTTEN}
+    kept = {
+        name: value
+        for name, value in own.items()
+        if name not in FORGOTTEN and (name in OF_PYTHON or not name.startswith("PYTHON"))
+    }
     return kept | {
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_CONFIG_DIR": str(folder / "jupyter"),

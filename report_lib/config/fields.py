@@ -3,7 +3,6 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
 
 from report_lib.config.registries import APPROACHES, NETWORKS, PRESETS
 from report_lib.files import InputError, check_plain, locate, shown
@@ -172,88 +171,71 @@ DEFECTS = {name: field.metadata["defect"] for name, field in FIELDS.items() if f
 
 def check(name: str, value: object, kind: object, metadata: typing.Mapping) -> None:
     """Raises InputError, naming parameter, value and what is allowed, unless `value` is one that was declared."""
-    allowed = metadata["allowed"]
-    if typing.get_origin(kind) is tuple:
-        _check_list(name, value, metadata["each"])
-    elif isinstance(allowed, tuple | dict):
-        if not isinstance(value, str) or value not in allowed:
-            raise InputError(f"{name} is {shown(value)}; allowed are {', '.join(allowed)}")
-    elif isinstance(allowed, Source):
-        _check_source(name, value, allowed)
-    elif isinstance(allowed, Number):
-        _check_number(name, value, allowed, whole=kind is int)
-    elif kind is bool:
-        if not isinstance(value, bool):
-            raise InputError(f"{name} is {shown(value)}; allowed are true and false")
-    elif not isinstance(value, str):
-        raise InputError(f"{name} is {shown(value)}; allowed is text")
-
-
-def _check_number(name: str, value: object, allowed: Number, whole: bool) -> None:
-    low, high = allowed.low, allowed.high
-    inside = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and low <= value <= high  # type: ignore[operator]
-    if inside and not (allowed.above and value == low) and not (allowed.below and value == high):
-        return
-    if whole:
-        raise InputError(f"{name} is {shown(value)}; allowed are whole numbers from {low:.0f} to {high:.0f}")
-    hint = "; in YAML write 0.001, since 1e-3 is read as text" if isinstance(value, str) else ""
-    start, bound = "above" if allowed.above else "from", "below" if allowed.below else "up to"
-    raise InputError(f"{name} is {shown(value)}; allowed are numbers {start} {low:g} and {bound} {high:g}{hint}")
-
-
-def _check_source(name: str, value: object, allowed: Source) -> None:
-    if not isinstance(value, str) or not value or (value not in allowed.names and not _exists(value)):
-        raise InputError(
-            f"{name} is {shown(value)}; allowed are {', '.join(allowed.names)} or the path of {allowed.path}"
-        )
-    if value not in allowed.names:
-        check_plain(name, value)
-
-
-def _check_list(name: str, value: object, each: object) -> None:
-    parts = value if isinstance(value, list | tuple) else None
-    if isinstance(each, tuple):
-        if parts is None or not all(isinstance(part, str) and part in each for part in parts):
-            raise InputError(f"{name} is {shown(value)}; allowed are names out of {', '.join(each)}")
-    elif isinstance(each, Number):
-        whole = [isinstance(p, int) and not isinstance(p, bool) and each.low <= p <= each.high for p in parts or ()]
-        if parts is None or not all(whole):
-            raise InputError(
-                f"{name} is {shown(value)}; allowed are whole numbers from {each.low:.0f}, such as 0,1,2 or 10,50"
-            )
-    if parts is not None and len(set(parts)) < len(parts):
+    allowed = metadata["each"] or metadata["allowed"]
+    parts = value if typing.get_origin(kind) is tuple else (value,)
+    if not isinstance(parts, tuple) or not all(_fits(part, _kind(kind), allowed) for part in parts):
+        hint = "; in YAML write 0.001, since 1e-3 is read as text" if kind is float and isinstance(value, str) else ""
+        raise InputError(f"{name} is {shown(value)}; allowed {_words(_kind(kind), allowed)}{hint}")
+    if len(set(parts)) < len(parts):
         raise InputError(f"{name} is {shown(value)}; each may stand there once")
+    if isinstance(allowed, Source) and value not in allowed.names:
+        check_plain(name, str(value))
+
+
+def _kind(kind: object) -> object:
+    """The type of a parameter's value, or of each part of a list; without None, which stands for "not given"."""
+    return next((part for part in typing.get_args(kind) if part not in (types.NoneType, ...)), kind)
+
+
+def _fits(value: object, kind: object, allowed: object) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if isinstance(allowed, Number):
+        if not isinstance(value, int if kind is int else int | float):
+            return False
+        above = value > allowed.low if allowed.above else value >= allowed.low
+        return above and (value < allowed.high if allowed.below else value <= allowed.high)
+    if isinstance(allowed, Source):
+        return isinstance(value, str) and (value in allowed.names or _exists(value))
+    return isinstance(value, str) and (not allowed or value in allowed)  # type: ignore[operator]
+
+
+def _words(kind: object, allowed: object) -> str:
+    if kind is bool:
+        return "are true and false"
+    if isinstance(allowed, Number):
+        if kind is int:
+            return f"are whole numbers from {allowed.low:.0f} to {allowed.high:.0f}"
+        start, bound = "above" if allowed.above else "from", "below" if allowed.below else "up to"
+        return f"are numbers {start} {allowed.low:g} and {bound} {allowed.high:g}"
+    if isinstance(allowed, Source):
+        return f"are {', '.join(allowed.names)} or the path of {allowed.path}"
+    return f"are {', '.join(allowed)}" if allowed else "is text"  # type: ignore
 
 
 def _exists(path: str) -> bool:
     try:
-        return locate(path).exists()
+        return bool(path) and locate(path).exists()
     except (OSError, InputError):  # too long; none
         return False
 
 
-def from_text(name: str, text: str, kind: object) -> object:
+def from_text(text: str, kind: object) -> object:
     """What is typed at a command line, as the parameter's type; what cannot be converted stays text, for `check`."""
-    if isinstance(kind, types.UnionType):
-        kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
     if typing.get_origin(kind) is tuple:
-        return as_list(text, typing.get_args(kind)[0])
+        return as_list(text, kind)
+    kind = _kind(kind)
     if kind is bool:
         return {"true": True, "false": False, "1": True, "0": False}.get(text.strip().lower(), text)
-    if kind in (int, float):
-        try:
-            return kind(text) if len(text) < 400 else text  # type: ignore[operator]
-        except ValueError:
-            return text
-    return text
+    try:
+        return kind(text) if kind in (int, float) and len(text) < 400 else text  # type: ignore[operator]
+    except ValueError:
+        return text
 
 
-def as_list(value: object, kind: type) -> object:
+def as_list(value: object, kind: object) -> tuple:
     """ "a,b" as ("a", "b"), a list as a tuple, a single value as a tuple of it; "none" and "" as none at all."""
     if isinstance(value, str):
-        parts: Sequence = [part.strip() for part in value.split(",")] if value.strip() not in ("", "none") else []
-    elif isinstance(value, list | tuple):
-        parts = value
-    else:
-        parts = [value]
-    return tuple(from_text("", part, kind) if isinstance(part, str) else part for part in parts)
+        value = [part.strip() for part in value.split(",")] if value.strip() not in ("", "none") else []
+    parts = value if isinstance(value, list | tuple) else [value]
+    return tuple(from_text(part, _kind(kind)) if isinstance(part, str) else part for part in parts)

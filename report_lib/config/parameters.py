@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 import tomllib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import yaml
 
 from report_lib.config.fields import DEFECTS, FIELDS, Number, Source, as_list, check, from_text, option
 from report_lib.config.registries import APPROACHES, PRESETS
-from report_lib.files import PROJECT, InputError, check_writable, digest, locate, read_yaml, shown, write_whole
+from report_lib.files import PROJECT, InputError, check_writable, digest, locate, read_yaml, shown, walk, write_whole
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
@@ -84,7 +85,8 @@ def resolve(profile: str | None = None, overrides: Mapping[str, object] | None =
     for name, value in [*given.items(), *(overrides or {}).items()]:
         check_name(name, "the study")
         if value is not None:
-            chosen[name] = _listed(name, value)
+            kind = PARAMETERS[name].type
+            chosen[name] = as_list(value, kind) if typing.get_origin(kind) is tuple else value
     for name, value in chosen.items():
         if value is not None:
             check(name, value, PARAMETERS[name].type, PARAMETERS[name].metadata)
@@ -122,11 +124,6 @@ def check_name(name: object, where: str) -> None:
     raise InputError(f"{where} has no parameter {shown(name)}{meant}")
 
 
-def _listed(name: str, value: object) -> object:
-    kind = PARAMETERS[name].type
-    return as_list(value, kind.__args__[0]) if isinstance(PARAMETERS[name].default, tuple) else value  # type: ignore[union-attr]
-
-
 def read(path: Path) -> dict:
     """The parameters in a YAML file. Raises InputError if it is none, or names a parameter that does not exist."""
     content = read_yaml(path) or {}
@@ -153,21 +150,21 @@ def _seen(source: str | None, name: str) -> str:
     allowed: Source = FIELDS[name].metadata["allowed"]
     if source is None or source in allowed.names:
         return str(source or FIELDS[name].default)
-    path = locate(source)
-    files = [path] if path.is_file() else sorted(Path(p, f) for p, _, fs in os.walk(path, followlinks=True) for f in fs)
-    states = ((file, file.stat()) for file in files if file.exists())
-    return digest([[str(file), state.st_size, state.st_mtime_ns] for file, state in states])
+    return digest([[str(file), state.st_size, state.st_mtime_ns] for file, state in walk(locate(source))])
 
 
 def typed(given: Mapping[str, str], at_shell: bool = False) -> dict:
     """Parameters from text, as at a command line; `at_shell`, paths are relative to the working folder."""
-    values: dict = {name: from_text(name, text, PARAMETERS[name].type) for name, text in given.items()}
+    values: dict = {name: from_text(text, PARAMETERS[name].type) for name, text in given.items()}
     for name in ("data", "weights", "runs"):
-        allowed = PARAMETERS[name].metadata["allowed"]
-        path = values.get(name)
-        if at_shell and path and path not in (allowed.names if allowed else ()):
-            if not os.path.isabs(os.path.expanduser(path)):
-                values[name] = os.path.relpath(path, PROJECT)
+        allowed, path = PARAMETERS[name].metadata["allowed"], values.get(name) or ""
+        if (
+            at_shell
+            and path
+            and not (allowed and path in allowed.names)
+            and not os.path.isabs(os.path.expanduser(path))
+        ):
+            values[name] = os.path.relpath(path, PROJECT)
     return values
 
 
@@ -189,7 +186,8 @@ def table() -> list[tuple[str, str, str, str]]:
     rows = []
     for name, field in PARAMETERS.items():
         default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        rows.append((name, variable(name), "" if default is None else str(default), field.metadata["help"]))
+        text = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        rows.append((name, variable(name), text, field.metadata["help"]))
     return rows
 
 

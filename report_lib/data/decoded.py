@@ -7,15 +7,14 @@ import math
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from report_lib.data.tensors import Images
-from report_lib.files import InputError, digest, reserved, shown, sweep, write_whole
+from report_lib.files import InputError, digest, new_folder, reserved, shown, sweep, write_whole
 
 PARTS = ("train", "test")
 
@@ -38,49 +37,25 @@ def count_copies(pixels: dict) -> int:
     return sum(map(set(train).__contains__, test))
 
 
-class Entry:
-    """Decoded images in the making: within its context they are written, and `finish` renames them to `final`."""
+@contextlib.contextmanager
+def writing(final: Path, counts: dict[str, int], shape: tuple[int, int]) -> Iterator[dict[str, np.ndarray]]:
+    """Mapped arrays (N, h, w, 3) by part, which become the entry `final` of the cache when they and `finish` are
+    through. Raises InputError if there is no room for them."""
+    make_room(final.parent, sum(counts.values()) * shape[0] * shape[1] * 3)
+    with new_folder(final) as working:
+        yield {part: reserved(working / f"{part}.npy", np.uint8, (counts[part], *shape, 3)) for part in PARTS}
 
-    def __init__(self, final: Path, counts: dict[str, int], shape: tuple[int, int]) -> None:
-        make_room(final.parent, sum(counts.values()) * shape[0] * shape[1] * 3)
-        self.final = final
-        self.working = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-        self.working.chmod(0o755)
-        self.shapes = {part: (counts[part], *shape, 3) for part in PARTS}
 
-    def __enter__(self) -> "Entry":
-        try:
-            self.pixels = {part: reserved(self.working / f"{part}.npy", np.uint8, self.shapes[part]) for part in PARTS}
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.working, ignore_errors=True)
-
-    def finish(
-        self,
-        classes: list[str],
-        labels: dict[str, np.ndarray],
-        left_out: dict[str, int] | None = None,
-        values: tuple[float, float] | None = None,
-        notes: Iterable[str] = (),
-    ) -> dict:
-        """Completes the entry; returns the facts of its images."""
-        for array in self.pixels.values():
-            array.flush()
-        images = assemble("", classes, self.pixels, labels)
-        images.facts.update(left_out=left_out or {}, range=values, notes=list(notes))
-        meta = {"classes": classes, "labels": {part: labels[part].tolist() for part in PARTS}, "facts": images.facts,
-                "fingerprint": images.fingerprint}  # fmt: skip
-        write_whole(self.working / "meta.json", json.dumps(meta | {"sha256": digest(meta)}))
-        try:
-            self.working.rename(self.final)
-        except OSError:  # another process was first, and made the same
-            if not self.final.is_dir():
-                raise
-        return images.facts
+def finish(pixels: dict, classes: list[str], labels: dict[str, np.ndarray], facts: dict | None = None) -> dict:
+    """Writes what an entry in the making holds beside its pixels; returns the facts of its images."""
+    for array in pixels.values():
+        array.flush()
+    images = assemble("", classes, pixels, labels)
+    images.facts.update(facts or {})
+    meta = {"classes": classes, "labels": {part: labels[part].tolist() for part in PARTS}, "facts": images.facts,
+            "fingerprint": images.fingerprint}  # fmt: skip
+    write_whole(Path(pixels["train"].filename).with_name("meta.json"), json.dumps(meta | {"sha256": digest(meta)}))
+    return images.facts
 
 
 def cached(entry: Path, name: str) -> Images | None:
@@ -100,10 +75,7 @@ def cached(entry: Path, name: str) -> Images | None:
     except (OSError, EOFError, ValueError, LookupError, TypeError):
         pass
     print(f"the cached images in {entry} are damaged and are decoded anew", file=sys.stderr)
-    aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}-damaged-", dir=entry.parent))
-    with contextlib.suppress(OSError):  # gone meanwhile
-        entry.rename(aside / entry.name)
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(entry, ignore_errors=True)
     return None
 
 

@@ -15,6 +15,7 @@ EXPECTED = "train/<class>/* and test/<class>/* with the same classes in both"
 # What systems put beside people's files, not worth a word.
 SYSTEM = ("__macosx", ".ds_store", "thumbs.db", "desktop.ini", "@eadir")
 JOINERS = "\u200c\u200d"  # invisible, but part of how Persian, Hindi and some emoji are written
+
 # Letters of other alphabets that look like Latin ones.
 ALIKE = str.maketrans(
     "АВЕКМНОРСТУХІЈЅаеорсухіјѕһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧορν", "ABEKMHOPCTYXIJSaeopcyxijshdqwABEZHIKMNOPTYXopv"
@@ -124,11 +125,8 @@ def arrange(
     present = {part: {cls for kind, cls in images.values() if kind == part} for part in ("train", "test")}
     for cls in classes:
         joined = JOINERS if not cls.strip(JOINERS).isascii() else ""
-        if odd := [c for c in cls if not c.isprintable() and c not in joined]:
-            raise InputError(
-                f"data is {str(path)!r}, whose class {cls!r} has no printable name (it holds {_sign(odd[0])}); rename "
-                "that folder"
-            )
+        if not all(c.isprintable() or c in joined for c in cls):
+            raise InputError(f"data is {str(path)!r}, whose class {cls!r} has no printable name; rename that folder")
     for part, other in (("train", "test"), ("test", "train")):
         if not present[part]:
             raise InputError(f"data is {str(path)!r}, which has no image under {part}/; expected is {EXPECTED}")
@@ -136,18 +134,23 @@ def arrange(
             if cls not in present[part]:
                 kinds = Counter(useless[name] for name in useless if placed[name] == (part, cls))
                 held = ", ".join(counted(count, kind) for kind, count in kinds.items())
-                near = _twin(cls, present[part] - present[other])
+                near = difflib.get_close_matches(cls, present[part] - present[other], 1, 0.5)
+                spelt = f" ({near[0]!a}, and not {cls!a})" if near and not (near[0] + cls).isascii() else ""
                 raise InputError(
                     f"data is {str(path)!r}, whose class {cls!r} has no image under {part}/"
-                    + (f", only {held}" if held else f", where {near}" if near else "")
+                    + (f", only {held}" if held else f", where there is {near[0]!r}{spelt}" if near else "")
                     + f"; expected is {EXPECTED}"
                 )
-    notes: list[str] = []
-    alike: dict[str, str] = {}
+    alike: dict[str, list[str]] = {}
     for cls in classes:
-        other = alike.setdefault(_skeleton(cls), cls)
-        if other != cls:
-            notes.append(f"The classes {other!r} and {cls!r} look alike: {_difference(other, cls)}.")
+        looks = unicodedata.normalize("NFKC", cls.translate(ALIKE)).casefold()
+        alike.setdefault(" ".join(looks.split()), []).append(cls)
+    notes = [
+        f"The classes {' and '.join(map(repr, names))} look alike"
+        + (f" ({' and '.join(map(ascii, names))})." if not all(map(str.isascii, names)) else ".")
+        for names in alike.values()
+        if len(names) > 1
+    ]
     rows, labels = {}, {}
     order = {cls: number for number, cls in enumerate(classes)}
     for part in ("train", "test"):
@@ -155,29 +158,3 @@ def arrange(
         rows.update({name: (part, row) for row, (_, name) in enumerate(ordered)})
         labels[part] = np.array([label for label, _ in ordered], np.int64)
     return classes, rows, labels, notes
-
-
-def _twin(cls: str, others: set[str]) -> str:
-    """Says which of the other part's classes is likely meant by `cls`."""
-    for other in sorted(others):
-        if _skeleton(other) == _skeleton(cls):
-            return f"{other!r} looks like it: {_difference(cls, other)}"
-    return f"there is {near[0]!r}" if (near := difflib.get_close_matches(cls, others, 1)) else ""
-
-
-def _skeleton(name: str) -> str:
-    """The same for names that look the same."""
-    seen = unicodedata.normalize("NFKC", name.translate(ALIKE)).casefold()
-    return " ".join("".join(c for c in seen if unicodedata.category(c) != "Cf").split())
-
-
-def _difference(cls: str, other: str) -> str:
-    if cls.lower() == other.lower():
-        return "they differ in capitals"
-    if cls.split() == other.split():
-        return "they differ in spaces"
-    return f"they differ in {_sign(max(set(cls) ^ set(other)))}" if set(cls) ^ set(other) else "they differ in form"
-
-
-def _sign(character: str) -> str:
-    return f"U+{ord(character):04X} {unicodedata.name(character, 'without a name')}"

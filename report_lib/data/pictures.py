@@ -61,17 +61,19 @@ def has_image_ending(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in ENDINGS
 
 
+class _Undecodable(Exception):
+    """(why an image cannot be decoded, whether it is no image at all)."""
+
+
 def examine(name: str, content: Content) -> Seen:
     """A first look at a file: its header, and the range of its values if it has more than 8 bits for each.
 
     Raises InputError if it cannot be read.
     """
     try:
-        return _whole_or_bare(_examined, name, content)
-    except UnidentifiedImageError as error:
-        return Seen(str(error), other=not has_image_ending(name) and "HEIC" not in str(error))
+        return _opened(_examined, name, content)
     except _Undecodable as error:
-        return Seen(str(error))
+        return Seen(*error.args)
 
 
 def decode(
@@ -89,47 +91,34 @@ def decode(
         return np.asarray(rgb.resize(shape[::-1], Image.Resampling.BILINEAR) if shape else rgb)
 
     try:
-        return _whole_or_bare(decoded, name, content)
-    except (UnidentifiedImageError, _Undecodable) as error:
-        return str(error)
+        return _opened(decoded, name, content)
+    except _Undecodable as error:
+        return error.args[0]
 
 
-def oddity(pixels: np.ndarray) -> str:
-    """The key of ODD for a decoded picture on which there is nothing to see, else nothing."""
-    if pixels.max() <= DARK:
-        return "dark"
-    return "single" if (pixels == pixels[:1, :1]).all() else ""
+def _opened(look, name: str, content: Content):  # type: ignore[no-untyped-def]
+    """What `look` makes of the open picture; metadata never decide whether its pixels can be used.
 
-
-class _Undecodable(Exception):
-    """Says why an image cannot be decoded."""
-
-
-def _whole_or_bare(look, name: str, content: Content):  # type: ignore[no-untyped-def]
-    """What `look` makes of the open picture. Metadata never decide whether its pixels can be used."""
-    formats = FORMATS + UNSIGNED * (PurePosixPath(name).suffix.lower() in ENDINGS)
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            with _open(content) as file, Image.open(file, formats=formats) as picture:
+    Raises _Undecodable if nothing can be made of it.
+    """
+    formats = FORMATS + UNSIGNED * has_image_ending(name)
+    try:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=formats) as picture:
+            return look(picture)
+    except Exception as error:  # whatever a decoder makes of damage
+        if isinstance(error, MemoryError):
+            raise
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not PIL's
+            raise InputError(f"{str(content)!r} cannot be read ({error.strerror})") from error
+        whole = content if isinstance(content, bytes) else content.read_bytes()
+        if bare := _bare(whole):
+            with contextlib.suppress(Exception), Image.open(io.BytesIO(bare), formats=formats) as picture:
                 return look(picture)
-        except Exception as error:  # whatever a decoder makes of damage
-            if isinstance(error, MemoryError | InputError):
-                raise
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not PIL's
-                raise InputError(f"{str(content)!r} cannot be read ({error.strerror})") from error
-            whole = content if isinstance(content, bytes) else content.read_bytes()
-            if bare := _bare(whole):
-                with contextlib.suppress(Exception), Image.open(io.BytesIO(bare), formats=formats) as picture:
-                    return look(picture)
-            if isinstance(error, UnidentifiedImageError):
-                if whole[4:8] == b"ftyp" and whole[8:12] in HEIC:
-                    raise UnidentifiedImageError("it is HEIC; to read it: pip install pillow-heif") from error
-                raise UnidentifiedImageError(f"it is none of {', '.join(FORMATS)}") from error
+        if not isinstance(error, UnidentifiedImageError):
             raise _Undecodable(next(iter(str(error).splitlines()), type(error).__name__)) from error
-
-
-def _open(content: Content) -> io.BytesIO | io.BufferedReader:
-    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+        if whole[4:8] == b"ftyp" and whole[8:12] in HEIC:
+            raise _Undecodable("it is HEIC; to read it: pip install pillow-heif") from error
+        raise _Undecodable(f"it is none of {', '.join(FORMATS)}", not has_image_ending(name)) from error
 
 
 def _bare(content: bytes) -> bytes:
@@ -155,6 +144,13 @@ def _bare(content: bytes) -> bytes:
     return b""
 
 
+def oddity(pixels: np.ndarray) -> str:
+    """The key of ODD for a decoded picture on which there is nothing to see, else nothing."""
+    if pixels.max() <= DARK:
+        return "dark"
+    return "single" if (pixels == pixels[:1, :1]).all() else ""
+
+
 def _examined(picture: Image.Image) -> Seen:
     width, height = picture.size
     if _tagged(picture):
@@ -166,10 +162,13 @@ def _examined(picture: Image.Image) -> Seen:
         odd += ["upper"] * (";16" in str(getattr(picture, "tile", [])[:1]))
         return Seen(size=(width, height), odd=tuple(odd))
     stored = np.asarray(picture)
+    odd += ["undefined"] * (not np.isfinite(stored).all())
+    return Seen("", False, (width, height), True, _range(stored), picture.mode != "F", tuple(odd))
+
+
+def _range(stored: np.ndarray) -> tuple[float, float] | None:
     defined = stored[np.isfinite(stored)]
-    odd += ["undefined"] * (defined.size < stored.size)
-    values = (float(defined.min()), float(defined.max())) if defined.size else None
-    return Seen("", False, (width, height), True, values, picture.mode != "F", tuple(odd))
+    return (float(defined.min()), float(defined.max())) if defined.size else None
 
 
 def _deep(picture: Image.Image) -> bool:
@@ -194,10 +193,7 @@ def _shallow(picture: Image.Image, values: tuple[float, float] | None) -> Image.
     if not _deep(picture):
         return picture
     stored = np.asarray(picture).astype(np.float64)
-    if values is None:
-        defined = stored[np.isfinite(stored)]
-        values = scale([(float(defined.min()), float(defined.max()))] if defined.size else [], picture.mode != "F")
-    low, high = values
+    low, high = values or scale([own] if (own := _range(stored)) else [], picture.mode != "F")
     levels = np.nan_to_num(stored, nan=low, posinf=high, neginf=low).clip(low, high)
     return Image.fromarray(((levels - low) * (255 / (high - low)) + 0.5).astype(np.uint8))
 
@@ -217,7 +213,8 @@ def read_picture(
     """uint8 (h, w, 3) of one image file, decoded as those of a data set are: squeezed to their stored size `shape`
     (h, w), with their range of `values` scaled to 0 to 255 if it has more than 8 bits. Raises InputError if it is no
     image."""
-    pixels = decode(str(path), Path(path), shape, values)
+    with warnings.catch_warnings(action="ignore"):  # of metadata
+        pixels = decode(str(path), Path(path), shape, values)
     if isinstance(pixels, str):
         raise InputError(f"image is {str(path)!r}, which cannot be decoded ({pixels})")
     return pixels

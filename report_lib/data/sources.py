@@ -12,7 +12,7 @@ import PIL
 from report_lib.config import Config
 from report_lib.data import archives, decoded, folders, pictures, trees
 from report_lib.data.tensors import Images
-from report_lib.files import CACHE, InputError, check_plain, check_writable, folder, locate
+from report_lib.files import CACHE, InputError, check_plain, check_writable, folder, locate, walk
 
 # What decides how files become pixels, as it was imported.
 CODE = "".join(inspect.getsource(module) for module in (archives, folders, pictures, trees))
@@ -55,7 +55,7 @@ def _key(source: str) -> str:
     if source == "digits":
         sha.update(importlib.metadata.version("scikit-learn").encode())
     elif source != "cifar10":
-        for file, state in archives.walk(locate(source)):
+        for file, state in walk(locate(source)):
             line = f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
             sha.update(line.encode("utf-8", "surrogateescape"))
     return f"{source if source in ('digits', 'cifar10') else 'files'}-{sha.hexdigest()[:24]}"
@@ -107,9 +107,9 @@ def _cifar10(_: int, final: Path) -> Path:
             f"{CIFAR10.filename} there, or give DATA=digits or DATA=<folder or archive>"
         ) from error
     pixels = {part: images.data for part, images in sets.items()}
-    with decoded.Entry(final, {p: len(rows) for p, rows in pixels.items()}, pixels["train"].shape[1:3]) as entry:
+    labels = {part: np.asarray(images.targets, np.int64) for part, images in sets.items()}
+    with decoded.writing(final, {p: len(rows) for p, rows in pixels.items()}, pixels["train"].shape[1:3]) as arrays:
         for part, rows in pixels.items():
-            entry.pixels[part][:] = rows
-        labels = {part: np.asarray(images.targets, np.int64) for part, images in sets.items()}
-        entry.finish(list(sets["train"].classes), labels)
+            arrays[part][:] = rows
+        decoded.finish(arrays, list(sets["train"].classes), labels)
     return final

@@ -4,27 +4,26 @@ Every file is looked at first, since all of them decide what becomes of each: wh
 what range the values of deep ones have.
 """
 
-import contextlib
 import functools
-import itertools
-import multiprocessing
 import os
 import sys
-import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from report_lib.data import archives, folders, pictures
-from report_lib.data.decoded import Entry
+from report_lib.data import archives, decoded, folders, pictures
 from report_lib.files import InputError, bar
 
 LARGEST = 1 << 28  # bytes of one image file
 CHUNK = 256  # files that are looked at, or decoded, before anything is done with them
-PATIENCE = 3  # seconds of work after which more processes are worth their start
+
+
+class _Lost(Exception):
+    """Images that cannot be decoded and are left out: each with its kind."""
 
 
 def decode(path: Path, image_size: int, native: Path) -> Path:
@@ -33,47 +32,43 @@ def decode(path: Path, image_size: int, native: Path) -> Path:
 
     Raises InputError for what cannot be used.
     """
-    with _Workers() as workers:
-        looks, notes = _survey(path, workers)
-        placed, left_out, merged = folders.place(path, looks)
-        useless = {}  # files in class folders that are no images -> their kind
-        for name in placed:
-            look = looks[name]
-            if look and look.problem and not look.other:
-                useless[name] = _undecodable(path, name, look.problem)
-            elif (not look or look.other) and not name.endswith("/"):
-                useless[name] = folders.by_ending(name)
-        keep = True
-        while True:  # until nothing more has to be left out, or squeezed to one size
-            classes, rows, labels, alike = folders.arrange(path, placed, useless)
-            used = {name: look for name in rows if (look := looks[name])}
-            values, ranges = _scale(path, list(used.values()))
-            size, *others = {look.size for look in used.values()}
-            keep = keep and not others and max(size) <= image_size
-            shape = size[::-1] if keep else (image_size, image_size)
-            entry = native if keep else native.with_name(native.name.replace("native", str(image_size)))
-            with Entry(entry, {part: len(labels[part]) for part in labels}, shape) as writing:
-                decode = functools.partial(pictures.decode, shape=None if keep else shape, values=values)
-                files = _files(path, lambda member, kept=rows: member.name in kept)  # type: ignore[misc]
-                results = workers.map(f"decoding {path.name}", decode, files, _most(image_size), len(rows))
-                lost, odd, differ = _fill(path, results, rows, dict(writing.pixels))
-                if lost or differ:
-                    useless |= lost
-                    keep = not differ
-                    continue
-                for name, look in used.items():
-                    for key in look.odd:
-                        odd.setdefault(key, []).append(name)
-                left_out.update(useless.values())
-                notes += [*merged, *alike, *ranges]
-                notes += [f"{pictures.ODD[k]}: {len(n):,} of {len(rows):,}, such as {n[0]!r}." for k, n in odd.items()]
-                facts = writing.finish(classes, labels, dict(left_out), values, notes)
-            for sentence in (*folders.sentences(facts, len(labels["test"])), *notes):
-                print(f"{path.name}: {sentence}", file=sys.stderr)
-            return entry
+    looks, notes = _survey(path)
+    placed, left_out, merged = folders.place(path, looks)
+    useless = {}  # files in class folders that are no images -> their kind
+    for name in placed:
+        look = looks[name]
+        if look and look.problem and not look.other:
+            useless[name] = _undecodable(path, name, look.problem)
+        elif (not look or look.other) and not name.endswith("/"):
+            useless[name] = folders.by_ending(name)
+    while True:  # until nothing more has to be left out
+        classes, rows, labels, alike = folders.arrange(path, placed, useless)
+        used = {name: look for name in rows if (look := looks[name])}
+        values, ranges = _scale(path, list(used.values()))
+        size, *others = {look.size for look in used.values()}
+        keep = not others and max(size) <= image_size
+        shape = size[::-1] if keep else (image_size, image_size)
+        entry = native if keep else native.with_name(native.name.replace("native", str(image_size)))
+        odd: dict[str, list[str]] = {}
+        for name, look in used.items():
+            for key in look.odd:
+                odd.setdefault(key, []).append(name)
+        unused = dict(left_out + Counter(useless.values()))
+        try:
+            with decoded.writing(entry, {part: len(labels[part]) for part in labels}, shape) as pixels:
+                _fill(path, rows, pixels, functools.partial(pictures.decode, shape=shape, values=values), odd)
+                said = [f"{pictures.ODD[k]}: {len(n):,} of {len(rows):,}, such as {n[0]!r}." for k, n in odd.items()]
+                every = [*notes, *merged, *alike, *ranges, *said]
+                facts = decoded.finish(pixels, classes, labels, {"left_out": unused, "range": values, "notes": every})
+        except _Lost as lost:
+            useless |= lost.args[0]
+            continue
+        for sentence in (*folders.sentences(facts, len(labels["test"])), *every):
+            print(f"{path.name}: {sentence}", file=sys.stderr)
+        return entry
 
 
-def _survey(path: Path, workers: "_Workers") -> tuple[dict[str, pictures.Seen | None], list[str]]:
+def _survey(path: Path) -> tuple[dict[str, pictures.Seen | None], list[str]]:
     """(every file and folder -> a first look at it if it may be used, sentences on odd names)."""
     looks: dict[str, pictures.Seen | None] = {}
     notes: set[str] = set()
@@ -91,7 +86,7 @@ def _survey(path: Path, workers: "_Workers") -> tuple[dict[str, pictures.Seen | 
             )
         return used and member.size <= LARGEST
 
-    for name, look in workers.map(f"reading {path.name}", pictures.examine, _files(path, wanted), CHUNK):
+    for name, look in _each(f"reading {path.name}", pictures.examine, _files(path, wanted), CHUNK):
         looks[name] = look
     return looks, sorted(notes)
 
@@ -137,84 +132,46 @@ def _scale(path: Path, looks: list[pictures.Seen]) -> tuple[tuple[float, float] 
 
 
 def _fill(
-    path: Path, results: Iterator, rows: dict[str, tuple[str, int]], pixels: dict[str, np.ndarray]
-) -> tuple[dict[str, str], dict[str, list[str]], bool]:
-    """Writes decoded images into their rows; (images to leave out -> their kind, oddity -> names, whether images are of
-    other sizes than a first look said).
+    path: Path, rows: dict[str, tuple[str, int]], pixels: dict[str, np.ndarray], decode: Callable, odd: dict
+) -> None:
+    """Writes decoded images into their rows, and down in `odd` which of them show nothing.
 
-    Raises InputError for an image that cannot be decoded, or that has gone since it was looked at.
+    Raises _Lost for those to leave out, and InputError for one that cannot be decoded, or that has gone since it was
+    looked at.
     """
-    lost: dict[str, str] = {}
-    odd: dict[str, list[str]] = {}
-    lacking = dict.fromkeys(rows)
-    with contextlib.closing(results):  # type: ignore[type-var]
-        for name, picture in results:
-            lacking.pop(name)
-            part, row = rows[name]
-            if isinstance(picture, str):
-                lost[name] = _undecodable(path, name, picture)
-            elif picture.shape != pixels[part].shape[1:]:
-                return lost, odd, True
-            else:
-                pixels[part][row] = picture
-                if key := pictures.oddity(picture):
-                    odd.setdefault(key, []).append(name)
+    lost, lacking = {}, dict.fromkeys(rows)
+    most = max(1, min(CHUNK, (256 << 20) // pixels["train"][0].nbytes))  # at once: at most 256 MiB
+    files = _files(path, lambda member: member.name in rows)
+    for name, picture in _each(f"decoding {path.name}", decode, files, most, len(rows)):
+        lacking.pop(name)
+        part, row = rows[name]
+        if isinstance(picture, str):
+            lost[name] = _undecodable(path, name, picture)
+        else:
+            pixels[part][row] = picture
+            if key := pictures.oddity(picture):
+                odd.setdefault(key, []).append(name)
     if lacking:
         raise InputError(f"data is {str(path)!r}, whose image {next(iter(lacking))!r} has gone meanwhile; start again")
-    return lost, odd, False
+    if lost:
+        raise _Lost(lost)
 
 
-class _Workers:
-    """Maps a function over files, on several processes once that has taken long enough to be worth their start.
+def _each(what: str, function: Callable, files: Iterable, most: int, total: int = 0) -> Iterator[tuple]:
+    """(name, function(name, content)) of each of the files (name, content), at most so many at once.
 
-    Processes, since PIL keeps Python's lock while it decodes; new ones, since a fork of torch's threads may hang.
+    Threads will do, since PIL lets go of Python's lock while it decodes.
     """
-
-    def __enter__(self) -> "_Workers":
-        self.count, self.seconds = min(_cores(), 16), 0.0
-        self.pool: ProcessPoolExecutor | None = None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
-
-    def map(self, what: str, function: Callable, files: Iterable, most: int, total: int = 0) -> Iterator:
-        """(name, function(name, content)) of each of the files (name, content), at most so many at once."""
-        with bar(what, total, "file") as progress:
-            for chunk in _chunks(iter(files), most):
-                clock = time.monotonic()
-                if self.pool is None and self.count > 1 and self.seconds > PATIENCE:
-                    self.pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"))
-                shares = [chunk[start :: self.count] for start in range(self.count)] if self.pool else [chunk]
-                each = (self.pool.map if self.pool else map)(functools.partial(_share, function), shares)
-                try:
-                    results = list(itertools.chain.from_iterable(each))
-                except BrokenProcessPool as error:
-                    raise InputError(
-                        f"{what} has failed: one of {self.count} processes was killed, most likely since memory ran "
-                        "out; close other programs, or give it fewer processors (taskset -c 0 make ...)"
-                    ) from error
-                self.seconds += time.monotonic() - clock
-                progress.update(len(chunk))
-                yield from results
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with bar(what, total, "file") as progress, ThreadPoolExecutor(min(cores, 16)) as pool:
+        for chunk in _chunks(files, most):
+            with warnings.catch_warnings(action="ignore"):  # of metadata
+                results = list(pool.map(lambda file: (file[0], function(*file)), chunk))
+            progress.update(len(chunk))  # type: ignore[attr-defined]
+            yield from results
 
 
-def _share(function: Callable, files: list) -> list:
-    return [(name, function(name, content)) for name, content in files]
-
-
-def _cores() -> int:
-    """Those that this process may use, which on a shared machine are not all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _most(image_size: int) -> int:
-    """How many images are decoded at once: at most 256 MiB."""
-    return max(1, min(CHUNK, (256 << 20) // (3 * image_size**2)))
-
-
-def _chunks(files: Iterator, most: int) -> Iterator[list]:
+def _chunks(files: Iterable, most: int) -> Iterator[list]:
     """Lists of at most so many files, or 64 MiB of them, so that a tree larger than memory streams through."""
     chunk: list = []
     held = 0
