@@ -12,7 +12,7 @@ from report_lib.page.words import company, count, say
 from report_lib.runs import Run, Study
 
 
-def recommended(study: Study) -> str:
+def recommended(study: Study, reasons: bool = True) -> str:
     """Which approach to take for images like the study's, and the numbers that say so; nothing for a single one."""
     pairs = comparisons(study.best)
     if not pairs:
@@ -20,12 +20,12 @@ def recommended(study: Study) -> str:
     better = [pair for pair in pairs if pair.accuracy.clear and pair.accuracy.mean > 0]
     if better:
         best = max(better, key=lambda pair: pair.accuracy.mean)
-        return f"take **{the(best.b)}** (preset *{best.b[0].preset}*): {trade(best, 'it')}"
-    # None is shown to be more accurate than the first: the cheapest of those that are as good.
-    equal = [pairs[0].a, *(pair.b for pair in pairs if not pair.accuracy.clear and pair.times)]
-    choice = min(equal, key=lambda runs: mean_of(runs, "train_seconds"))
-    reasons = [trade(compare(choice, runs)) for runs in study.best.values() if runs != choice]
-    return f"take **{the(choice)}** (preset *{choice[0].preset}*): {'; '.join(reasons)}"
+        choice, why = best.b, [trade(best, "it")]
+    else:  # none is shown to be more accurate than the first: the cheapest of those that are as good
+        equal = [pairs[0].a, *(pair.b for pair in pairs if not pair.accuracy.clear and pair.times)]
+        choice = min(equal, key=lambda runs: mean_of(runs, "train_seconds"))
+        why = [trade(compare(choice, runs)) for runs in study.best.values() if runs != choice]
+    return f"take **{the(choice)}** (preset *{choice[0].preset}*){': ' * reasons}{'; '.join(why) * reasons}"
 
 
 def abstract(study: Study) -> Prose:
@@ -34,7 +34,8 @@ def abstract(study: Study) -> Prose:
     config, used = info["config"], info["data"]["train"] + info["data"]["validation"]
     labels = f"{config['per_class']:,} per class, {used:,} in all" if config["per_class"] else f"{used:,}"
     others = [f"*{name}*" for name in study.presets if name != study.presented]
-    rates = [f"{the(runs)} classifies {rate(accuracy(runs))} ({interval(accuracy(runs))})" for runs in best]
+    rates = [f"{the(runs)} {rate(accuracy(runs))} ({interval(accuracy(runs))})" for runs in best]
+    rates[0] = rates[0].replace(the(best[0]), f"{the(best[0])} classifies", 1)
     rate_given, counts = study.settings["learning_rate"], comparisons(study.best)
     named = f"With the preset {listed(f'*{runs[0].preset}*' for runs in best)}"
     named += " (the comparison that counts, named in advance)" * bool(counts)
@@ -44,7 +45,7 @@ def abstract(study: Study) -> Prose:
     told = say(*outcome, *earlier, "intervals are of 95 %")
     lines = [
         f"**Outcome.** {told.markdown if told else ''}",
-        *([f"**For images like these,** {choice}."] if (choice := recommended(study)) else []),
+        *([f"**For images like these,** {choice}."] if (choice := recommended(study, reasons=False)) else []),
         f"**Data:** {text(study.settings['data_name'] or info['data']['name'])}; labelled images: {labels}.",
         f"**Network:** {info['network']['name']}; weights: {text(info['weights']['name'])}.",
         f"**Runs:** preset *{study.presented}*{f', beside it {listed(others)}' if others else ''}; "
@@ -75,7 +76,7 @@ def claims(study: Study, published: dict) -> Prose | None:
         f"**{capital(b)} gains {100 * gap.mean:.1f} points.** One unseeded run of each, at its best test epoch, "
         f"gives {points(gap)}: {'a' if gap.clear else 'no'} difference is shown.",
         f"**Both take the same time** ({took_there}).",
-        f"**“{capital(a)} is the choice where labels or compute are scarce.** This was not tested there.",
+        f"**{capital(a)} is the choice where labels or compute are scarce.** This was not tested there.",
     ]
     lines = [f"{number}. {head} {answer}" for number, (head, answer) in enumerate(zip(heads, answers, strict=True), 1)]
     return Prose(
@@ -93,7 +94,7 @@ def _answers(study: Study, published: dict) -> tuple[str, str, str] | None:
     best = compare(*(study.best[approach] for approach in theirs))
     shown, b = pairs.get(study.presented, best), the(best.b)
     each = "; ".join(
-        f"*{preset}*, {points(pair.accuracy)}{f' ({won(pair)})' if won(pair) else ''}" for preset, pair in pairs.items()
+        f"*{preset}*, {points(pair.accuracy)}{f', {won(pair)}' if won(pair) else ''}" for preset, pair in pairs.items()
     )
     verdict = f"In the comparison that counts, {ahead(best)}."
     kept, anew = (costs.operations(shown.b[0], c) / costs.operations(shown.a[0], c) for c in (True, False))
@@ -104,7 +105,7 @@ def _answers(study: Study, published: dict) -> tuple[str, str, str] | None:
             f"every epoch{kept_or_not}. The two times printed there differ by {percent(abs(spent[1] / spent[0] - 1))}: "
             "that loop waits for its images, whatever it trains.")  # fmt: skip
     labels = led(study, theirs)
-    scarce = [f"Labels: {labels}." if labels else "", f"Compute: {overtakes(best)}."]
+    scarce = [f"Labels: {labels}." if labels else "", f"Compute: {overtakes(best)}." if best.times else ""]
     return f"Here, {b} minus {the(best.a)}: {each}. {verdict}", price + work, " ".join(filter(None, scarce))
 
 
@@ -113,14 +114,17 @@ def verdict(study: Study, published: dict | None = None) -> Prose | None:
     pairs = counted_on(study)
     if not pairs:
         return None
-    trades = [f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs]
-    paragraphs = [say(*trades)]
+    paragraphs: list[Prose | None] = []
     if answers := published and _answers(study, published):
         on = zip(("Accuracy", "Time", "Scarcity"), answers, strict=True)
         lines = [f"{number}. {subject}: {answer}" for number, (subject, answer) in enumerate(on, 1)]
-        paragraphs.append(
-            Prose(f"As to the three claims of the homework report {published['source']}:\n\n" + "\n".join(lines))
-        )
+        lead = f"As to the three claims of the homework report {published['source']}:\n\n"
+        paragraphs.append(Prose(lead + "\n".join(lines)))
+    else:
+        paragraphs.append(say(*(f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs)))
+    scaled = [f"of {the(runs)} from {percent(found['ece'])} to {percent(found['ece_scaled'])}"
+              for runs in study.best.values() if (found := measures.calibration(runs))]  # fmt: skip
+    paragraphs.append(say(f"a temperature takes the calibration error {listed(scaled)}" if scaled else ""))
     paragraphs.append(say(f"for images like these, {recommended(study)}"))
     return Prose("\n\n".join(part.markdown for part in paragraphs if part))
 
@@ -151,4 +155,5 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
 
 def _drawn_by_seed(run: Run) -> str:
     few = ["the labelled images"] * (run.info["config"]["per_class"] > 0)
-    return listed([*few, "which of them validate", "the new head", "the order of the images", "dropout where it is on"])
+    drawn = ["which of them validate", "the new head", "the order of the images", "how they are moved", "dropout"]
+    return listed([*few, *drawn])

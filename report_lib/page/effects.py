@@ -64,7 +64,8 @@ def budgets(study: Study) -> Table | None:
         f"Test accuracy by labelled images per class, {percent(config['val_fraction'], 0)} of which validate; preset "
         f"{config['preset']}, n seeds. With few labels the batch is smaller, so that an epoch has more than a step or "
         f"two. Differences to {the(study.best[study.approaches[0]])} are paired, intervals: "
-        f"{methods(differences) if differences else 'none'}; and so is the training time, with its range over seeds.",
+        f"{methods(differences) if differences else 'none'}. Times as long: the ratio of training times, with its "
+        "range over seeds.",
         ("labels per class", "batch", "n", *(f"{name}, %" for name in names), *heads),
         tuple(rows),
         "r" * (3 + len(names) + len(heads)),

@@ -10,7 +10,7 @@ import numpy as np
 
 from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
-from report_lib.evidence.measures import accuracy, the
+from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference
 from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds
 from report_lib.page.parts import Prose, text
@@ -36,9 +36,7 @@ def ahead(pair: Comparison, b: str = "") -> str:
 
 def won(pair: Comparison) -> str:
     """In how many pairs of runs the second approach has the higher test accuracy; nothing for a single pair."""
-    if pair.pairs == 1:
-        return ""
-    return f"{the(pair.b)} is the better one in {pair.wins * pair.pairs:g} of {pair.pairs} pairs of runs"
+    return f"ahead in {pair.wins * pair.pairs:g} of {pair.pairs} pairs of runs" if pair.pairs > 1 else ""
 
 
 def times(pair: Comparison) -> str:
@@ -64,18 +62,18 @@ def counted_on(study: Study) -> list[Comparison]:
 
 def overtakes(pair: Comparison) -> str:
     """When the second approach has passed for good the validation accuracy that the first one selects."""
-    target = costs.selected_accuracy(pair.a)
-    mine, others = costs.reached(pair.a, target), costs.reached(pair.b, target)
-    when = mine.of_those_that_do
-    sentence = f"{the(pair.a)} trains {took(pair.a)} and selects {percent(target)} on validation images"
-    if when and len(when) < len(mine.seconds):
-        sentence += f", a mean that {len(when)} of its {len(mine.seconds)} seeds hold to the end"
-    found = others.of_those_that_do
+    target, a, b = costs.selected_accuracy(pair.a), the(pair.a), the(pair.b)
+    sentence = f"{a} reaches a validation accuracy of {percent(target)} in {took(pair.a)}"
+    passed = costs.reached(pair.b, target)
+    found = passed.of_those_that_do
     if not found:
-        return f"{sentence}; {the(pair.b)} does not stay above that with any seed"
-    span = by_seed(seconds(min(found)), seconds(max(found)))
-    every = "" if len(found) == len(others.seconds) else f" with {len(found)} of {len(others.seconds)} seeds"
-    return f"{sentence}; {the(pair.b)} stays above that after {seconds(float(np.mean(found)))}{span}{every}"
+        return f"{sentence}, which {b} does not keep up to the end with any seed"
+    when, span = float(np.mean(found)), by_seed(seconds(min(found)), seconds(max(found)))
+    sentence += f"; {b} stays above that after {seconds(when)}{span}"
+    if len(found) < len(passed.seconds):
+        return f"{sentence}, with {len(found)} of {len(passed.seconds)} seeds"
+    earlier = when > mean_of(pair.a, "train_seconds")
+    return f"{sentence}{f', and with less time {a} is ahead' if earlier else ', and so is ahead whatever the time'}"
 
 
 # --- accuracy --------------------------------------------------------------------------------------------------
@@ -104,7 +102,7 @@ def differences(study: Study) -> Prose | None:
     for preset in study.presets:
         for pair in comparisons(study.of(preset)):
             counts = " (the comparison that counts)" * (pair in comparisons(study.best))
-            wins = f"; {won(pair)}" if won(pair) else ""
+            wins = f"; {the(pair.b)} is {won(pair)}" if won(pair) else ""
             sentences.append(f"with the preset *{preset}*{counts}, {ahead(pair)}{wins}")
     return say(*sentences)
 
@@ -114,7 +112,9 @@ def selection(study: Study) -> Prose | None:
     if not (found := designs.flattery(study)):
         return None
     verdict = "so validation flatters the selected epochs, and the test images, which selected nothing, count"
-    if not found.difference.clear:
+    if found.difference.clear and found.difference.mean < 0:
+        verdict = "so validation does not flatter the selected epochs"
+    elif not found.difference.clear:
         verdict = "which so few seeds cannot tell from the draw of the images"
     return say(
         f"validation accuracy exceeds test accuracy in {found.above} of the {found.runs} runs that validation selected",
@@ -168,7 +168,7 @@ def time(study: Study) -> Prose | None:
 
 def same_answer(study: Study) -> Prose | None:
     """When each approach has reached what the first one selects, with its best settings."""
-    return say(*map(overtakes, comparisons(study.best)))
+    return say(*(overtakes(pair) for pair in comparisons(study.best) if pair.times))
 
 
 # --- what presets, defects and labels change -------------------------------------------------------------------
@@ -179,7 +179,7 @@ def _clear(named: Sequence[tuple[str, Difference]], sign: int) -> list[str]:
 
 
 def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
-    """How the settings of `tuned` were found; `searches` are the records of searches, by approach, with _few where labels are."""
+    """How the settings of `tuned` were found; `searches` are their records, by approach, "_few" where labels are."""
     sentences = []
     for approach in study.approaches if "tuned" in study.presets else ():
         for suffix, where in (("", ""), ("_few", ", where labels are few,")):
@@ -238,16 +238,17 @@ def defects(study: Study) -> Prose | None:
     if not effects:
         return None
     drawn = [each for each in effects if each["defect"] != "select_on_test"]
-    sentences = []
+    other, sentences = " other" * (len(drawn) < len(effects)), []
     for verb, sign in (("raise", 1), ("lower", -1)):
         named = [(f"“{each['label']}” with {the(each['runs'])}", each["effect"]) for each in drawn]
         clear = "; ".join(_clear(named, sign))
         sentences.append(f"what clearly {verb}s the reported accuracy: {clear}" if clear
-                         else f"no other defect alone clearly {verb}s the reported accuracy")  # fmt: skip
-    chosen = [f"{points(each['effect'])} by seed, for {the(each['runs'])}" for each in effects if each not in drawn]
+                         else f"no{other} defect alone clearly {verb}s the reported accuracy")  # fmt: skip
+    chosen = [f"{points(each['effect'])} by seed, for {the(each['runs'])}" if each["effect"].high
+              else f"nothing, for {the(each['runs'])}" for each in effects if each not in drawn]  # fmt: skip
     if chosen:
-        sentences.insert(0, "the best test epoch reports more than the epoch that validation would have selected in "
-                         f"the same run: {'; '.join(chosen)}")  # fmt: skip
+        sentences.insert(0, "what the best test epoch adds to the one that validation would have selected in the same "
+                         f"run: {'; '.join(chosen)}")  # fmt: skip
     chance = fixed(0.05 * len(drawn), 1)
     return say(*sentences, f"of {len(drawn)} intervals of 95 %, {chance} would be expected to exclude zero by chance"
                if drawn else "")  # fmt: skip
@@ -312,7 +313,7 @@ def classes(study: Study) -> Prose | None:
         if gains[most] > gains[least]:
             extremes = [f"{text(names[at])} ({points(pair.classes[at])})" for at in (most, least)]
             sentences[-1] += f"; the extremes are {listed(extremes)}"
-    return say(*sentences, "extremes of many classes would be less extreme in other runs" if sentences else "")
+    return say(*sentences, "the extremes of so many classes would be smaller in other runs" if sentences else "")
 
 
 def calibration(study: Study) -> Prose | None:
@@ -342,6 +343,6 @@ def first_layer(study: Study) -> Prose | None:
         moved = [change for change in map(measures.first_layer_change, runs) if change is not None]
         if moved:
             between = listed((percent(share) for share in (min(moved), max(moved))), "to")
-            sentences.append(f"with the preset *{runs[0].preset}*, {the(runs)} adds {between} of their length to the "
-                             f"first layer’s weights ({count(len(moved), 'seed')})")  # fmt: skip
+            sentences.append(f"with the preset *{runs[0].preset}*, {the(runs)} moves the weights of the first layer by "
+                             f"{between} of their length ({count(len(moved), 'seed')})")  # fmt: skip
     return say(*sentences)

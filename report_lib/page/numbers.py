@@ -80,10 +80,13 @@ def points(difference: Difference) -> str:
 def spread(values: Sequence[float], scale: float, digits: int) -> str:
     """Mean, with the standard deviation between seeds where there are several; one that rounds to zero is a bound."""
     mean, wide = fixed(scale * float(np.mean(values)), digits), deviation(values)
-    if not wide:
-        return mean
-    text = f"{scale * wide:.{digits}f}"
-    return f"{mean} ± {text}" if float(text) else f"{mean} ± <{10.0**-digits:.{digits}f}"
+    return f"{mean} ± {at_least(scale * wide, digits)}" if wide else mean
+
+
+def at_least(value: float, digits: int) -> str:
+    """A deviation; one that rounds to zero as a bound, since it is none."""
+    text = f"{value:.{digits}f}"
+    return text if float(text) else f"<{10.0**-digits:.{digits}f}"
 
 
 def by_seed(low: str, high: str) -> str:

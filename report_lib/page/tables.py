@@ -151,8 +151,9 @@ def discordant(study: Study) -> Table | None:
     second = "the other approach" if several else the(pairs[0].b)
     return Table(
         "tab-discordant",
-        "How many test images both approaches get right, only one of them, or neither, means of the seeds; and "
-        "McNemar’s exact test, which concerns these very networks, while intervals concern new seeds too.",
+        "How many test images both approaches get right, only one of them, or neither"
+        f"{', means of the seeds' * (len(p) > 1)}; and McNemar’s exact test, which concerns these very networks, while "
+        "intervals concern new seeds too.",
         ("preset", *["other approach"] * several, "both", f"only {the(pairs[0].a)}", f"only {second}", "neither",
          "McNemar’s test"),
         tuple(rows),

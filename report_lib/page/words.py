@@ -12,7 +12,18 @@ import numpy as np
 from report_lib.data.folders import counted
 from report_lib.evidence import costs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
-from report_lib.page.numbers import by_seed, decimals, fixed, interval, listed, percent, points, rate, seconds
+from report_lib.page.numbers import (
+    DIGITS,
+    at_least,
+    by_seed,
+    decimals,
+    interval,
+    listed,
+    percent,
+    points,
+    rate,
+    seconds,
+)
 from report_lib.page.parts import Prose, text
 from report_lib.runs import Run, Runs
 
@@ -153,7 +164,7 @@ def test(runs: Runs) -> Prose:
             f"the best of all epochs on the {images:,} test images reaches {rate(estimate)} (n = {estimate.n})",
             "since the test images selected that epoch, this is no estimate for new images",
         )
-    varied = f", standard deviation {fixed(100 * estimate.sd, 1)} points" if estimate.sd is not None else ""
+    varied = f", standard deviation {at_least(100 * estimate.sd, DIGITS)} points" if estimate.sd else ""
     below = sum(run.info["test_accuracy"] < run.info["validation_accuracy"] for run in runs)
     verdict = f"test minus validation accuracy is {points(gap)}"
     if len(runs) > 1:
