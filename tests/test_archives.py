@@ -1,6 +1,5 @@
 """Archives and image files as people hand them over, damaged or hostile ones too: never a smaller data set."""
 
-import bz2
 import contextlib
 import io
 import os
@@ -174,44 +173,6 @@ def test_an_archive_that_holds_an_image_twice_is_refused(tmp_path, twin):
 def test_an_archive_may_start_at_a_dot(tar):
     plain, dotted = (data.load(str(tar({f"{d}{n}": c for n, c in GOOD.items()})), 63) for d in ("", "./"))
     assert plain.fingerprint == dotted.fingerprint
-
-
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE])
-def test_a_tar_header_of_gibibytes_is_not_read(tmp_path, kind):
-    header = tarfile.TarInfo("x")
-    header.type, header.size = kind, 8 << 30
-    path = tmp_path / "x.tar.bz2"
-    path.write_bytes(bz2.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(64 << 20)))
-    with pytest.raises(InputError, match="a header of 8,589,934,592 bytes|unpacks to over"), peak_below(20):
-        data.load(str(path), 63)
-
-
-def test_an_archive_that_unpacks_to_far_more_than_images_would_is_refused(tar, tmp_path, monkeypatch):
-    huge = tarfile.TarInfo("notes.txt")
-    huge.size = 200 << 30
-    path = tmp_path / "huge.tar.bz2"
-    path.write_bytes(bz2.compress(huge.tobuf() + bytes(1 << 20)))
-    with pytest.raises(InputError, match="unpacks to over 4 GiB and 100 times its size"):
-        data.load(str(path), 63)
-    monkeypatch.setattr(archives, "UNPACKED", 1 << 20)
-    with pytest.raises(InputError, match="unpacks to over"):
-        data.load(str(tar({f"{n}.txt": bytes(1 << 19) for n in range(8)} | GOOD, "many.tar.bz2")), 63)
-    path.write_bytes(bz2.compress(tarfile.TarInfo("x").tobuf() + bytes(8 << 20)))
-    with pytest.raises(InputError, match="unpacks to over"):  # nothing but its end
-        data.load(str(path), 63)
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("notes.txt", bytes(8 << 20))
-    with pytest.raises(InputError, match="unpacks to over"):
-        data.load(str(tmp_path / "x.zip"), 63)
-
-
-@pytest.mark.parametrize(("packed", "says"), [(zipfile.ZIP_DEFLATED, "is it complete"), (zipfile.ZIP_BZIP2, "neither")])
-def test_a_zip_member_that_understates_its_size_is_not_inflated(tmp_path, packed, says):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", packed) as archive:
-        archive.writestr("train/a/0.png", bytes(100 << 20))
-        archive.infolist()[0].file_size = 100  # in the central directory
-    with pytest.raises(InputError, match=says), peak_below(20):
-        data.load(str(tmp_path / "x.zip"), 63)
 
 
 def test_an_undecodable_image_is_named_and_may_be_left_out(tar, tmp_path, monkeypatch, capsys):
