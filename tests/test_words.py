@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from export import assemble, exporter, fonts, inline, merge, metadata, pdf, words
 from export.origin import ExportError, Journal
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 PLAIN = (
@@ -118,6 +118,54 @@ def test_what_is_left_out_is_said():
                        "the picture 'none.png' is not there", "the link to #nowhere leads nowhere"):  # fmt: skip
         assert any(words_said in message for message in said), words_said
     assert all(message.startswith("the text") for message in said)  # no notebook, no cell: this one was not merged
+
+
+HELD = {  # what a drawing or a page holds -> what is said of it
+    "<script>x()</script>": "<script> in a drawing is left out, since it would run or fetch something",
+    "<foreignObject><p xmlns='http://www.w3.org/1999/xhtml'>Some\n words</p></foreignObject>":
+        "<foreignObject> with the words 'Some words' in a drawing is left out",
+    "<iframe xmlns='http://www.w3.org/1999/xhtml' src='//e.invalid'/>": "<iframe> in a drawing",
+    "<rect onclick='x()'/>": "onclick of <rect> in a drawing is left out, since it would run a script",
+    "<image href='http://e.invalid/a.png'/>": "href of <image> in a drawing is left out, since it leads out",
+    "<use xmlns:xlink='http://www.w3.org/1999/xlink' xlink:href='a.svg#b'/>": "href of <use> in a drawing",
+    "<a href='javascript:x()'><rect/></a>": "href of <a> in a drawing",
+    "<rect style='fill: url(http://e.invalid)'/>": "style of <rect> in a drawing is left out, since it leads out",
+    "<style>@import 'http://e.invalid/a.css';</style>": "<style> in a drawing is left out, since it would fetch",
+    "<style>rect {fill: url(http://e.invalid)}</style>": "<style> in a drawing is left out, since it would fetch",
+    "<rect><animate attributeName='x'/></rect>": "<animate> in a drawing is left out, since it would move",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("held", HELD)
+@pytest.mark.parametrize("way", ["markdown", "output", "file"])
+def test_what_is_removed_from_a_drawing_is_said_with_its_place(tmp_path, held, way):
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 4 2'>{held}<circle r='1'/></svg>"
+    (tmp_path / "d.svg").write_text(svg)
+    shown = {"markdown": new_markdown_cell(svg), "file": new_markdown_cell("![d](d.svg)"),
+             "output": new_code_cell("#| fig-alt: d", outputs=[new_output("display_data", {"image/svg+xml": svg})])}  # fmt: skip
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# H"), shown[way]]), tmp_path / "n.ipynb")
+    body, _, said = both(*merge.merge([tmp_path / "n.ipynb"]).cells)
+    (message,) = [message for message in said if "drawing" in message]
+    assert message.startswith("n.ipynb, cell 2 (under “H”)") and HELD[held] in message
+    (kept,) = re.findall(r"data:image/svg\+xml;base64,([^\"]*)", body)
+    kept = base64.b64decode(kept).decode()
+    assert "circle" in kept and "e.invalid" not in kept and "x()" not in kept and "words" not in kept
+
+
+def test_a_drawing_of_which_nothing_is_removed_is_not_spoken_of():
+    held = ("<style>rect {fill: url(#g)}</style><metadata/><linearGradient id='g'/><rect/><use href='#g'/>"
+            f"<image href='data:image/png;base64,{base64.b64encode(png()).decode()}'/>")  # fmt: skip
+    assert both(f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 4 2'>{held}</svg>")[2] == []
+
+
+def test_looks_that_would_fetch_something_are_said():
+    for text, words_said in {
+        "<style>@import url(a.css);</style>": "<style> is left out, since it would fetch something",
+        "<style>p {color: red}</style>": "<style> is left out; a report brings its own looks",
+        "<link rel='stylesheet' href='http://e.invalid/a.css'>": "<link> is left out, since it would fetch",
+        "<b style='background: url(http://e.invalid)'>b</b>": "style of <b> is left out, since it would fetch",
+    }.items():  # fmt: skip
+        assert [words_said in message for message in both(f"{text}\n\nT")[2]] == [True], text
 
 
 def test_formulas_as_mathjax_reads_them():

@@ -1,6 +1,7 @@
 """A drawing (SVG) that may stand inside a page: its ids its own, and nothing in it that runs, fetches or styles."""
 
 import re
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 from .origin import ExportError
@@ -12,17 +13,8 @@ SHAPES = set(
     "linearGradient radialGradient stop pattern".split()
 )
 LEFT_OUT = {"metadata", "style"}  # matplotlib's one style rule stands in the page's own style sheet
-RUNS = {
-    "script",
-    "foreignObject",
-    "iframe",
-    "handler",
-    "listener",
-    "animate",
-    "animateTransform",
-    "animateMotion",
-    "set",
-}
+MOVES = set("animate animateTransform animateMotion animateColor set discard".split())
+RUNS = set("script foreignObject iframe embed object handler listener audio video canvas".split()) | MOVES
 FETCHES = re.compile(r"\\|//|javascript:|@import|(?:url|src|image-set)\s*\((?!\s*['\"]?#)", re.IGNORECASE)
 
 ElementTree.register_namespace("", NAMESPACE)
@@ -45,22 +37,32 @@ def inlined(svg: str, label: str, alt: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def foreign(svg: str) -> str:
-    """A stranger's `svg` for use as an image file, without what runs or fetches. Raises ExportError for no drawing."""
+def foreign(svg: str, warn: Callable[[str], None]) -> str:
+    """A stranger's `svg` for use as an image file, without what runs or fetches, of which `warn` is told.
+
+    Raises ExportError for no drawing."""
     root = _parsed(svg, "a drawing")
     if _name(root) != "svg":
         raise ExportError("a drawing that is no valid SVG")
+    if "<?xml-stylesheet" in svg:
+        warn("the style sheet of a drawing is left out, since a report fetches nothing")
     for node in list(root.iter()):
-        for child in [child for child in node if _name(child) in RUNS]:
+        for child in [child for child in node if _local(child) in RUNS]:
+            words = " ".join("".join(child.itertext()).split())
+            lost = f" with the words {words[:60]!r}" if words and _local(child) == "foreignObject" else ""
+            why = "would move" if _local(child) in MOVES else "would run or fetch something"
+            warn(f"<{_local(child)}>{lost} in a drawing is left out, since it {why}")
             node.remove(child)
     for node in root.iter():
         if _name(node) == "style" and FETCHES.search(node.text or ""):
+            warn("<style> in a drawing is left out, since it would fetch something")
             node.text = ""
         for name, value in list(node.attrib.items()):
             inside = value.startswith("#") or re.match(r"data:image/(png|jpeg|gif|webp);base64,", value)
-            if name in ("href", LINK) and not inside or name.lower().startswith("on"):
-                del node.attrib[name]
-            elif name not in ("href", LINK) and not name.startswith("{") and FETCHES.search(value):
+            runs, link = name.lower().startswith("on"), name in ("href", LINK)
+            if runs or link and not inside or not link and not name.startswith("{") and FETCHES.search(value):
+                why = "it would run a script" if runs else "it leads out of the drawing"
+                warn(f"{'href' if link else name} of <{_local(node)}> in a drawing is left out, since {why}")
                 del node.attrib[name]
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -93,6 +95,11 @@ def _parsed(svg: str, what: str) -> ElementTree.Element:
 
 def _name(node: ElementTree.Element) -> str:
     return str(node.tag).removeprefix(f"{{{NAMESPACE}}}")
+
+
+def _local(node: ElementTree.Element) -> str:
+    """A node's name, whatever its namespace."""
+    return str(node.tag).rpartition("}")[2]
 
 
 def _own(name: str, value: str, label: str) -> str:

@@ -1,7 +1,9 @@
 """The Markdown of authors -> what pandoc reads: LaTeX as MathJax has it, notes that another cell defines."""
 
+import base64
 import re
 
+from . import sanitize
 from .parts import Text, canonical
 from .words import outside_code
 
@@ -27,6 +29,8 @@ def prepared(text: Text, definitions: dict[str, str]) -> str:
         body = re.sub(r"\n\s*\n", "\n", body)
         return f"$$ {body} $$" + (f" {{#{_equation_label(label[1])}}}" if label else "")
 
+    if "<svg" in markdown.lower():  # as a whole, in which a Markdown reader would see tags and words
+        markdown = outside_code(f"(?i:{sanitize.SVG.pattern})", _embedded, markdown)
     if "\\" in markdown:
         markdown = outside_code(BARE, formula, markdown)
         markdown = outside_code(REFERRED, lambda m: f"@{_equation_label(m[1])}", markdown)
@@ -37,6 +41,10 @@ def prepared(text: Text, definitions: dict[str, str]) -> str:
     own = set(re.findall(r"^ {0,3}\[\^?([^\]\s]+)\]:", markdown, re.MULTILINE))
     shared = [definitions[name] for name in sorted(used - own) if name in definitions]
     return "\n\n".join([markdown, *shared])
+
+
+def _embedded(drawing: re.Match) -> str:
+    return f'<img src="data:image/svg+xml;base64,{base64.b64encode(drawing[0].encode()).decode()}">'
 
 
 def definitions(texts: list[Text]) -> dict[str, dict[str, str]]:

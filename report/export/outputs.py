@@ -175,7 +175,7 @@ def _cleaned(markup: str, context: Cell) -> list[Piece]:
         words, _, width = alt.partition("\0")
         try:
             content = source.encode() if kind == "svg" else pictures.addressed(source, context.folders, {})
-            shown = pictures.picture(content, words or _nameless(context), pictures.points(width))
+            shown = pictures.picture(content, words or _nameless(context), context.warn, pictures.points(width))
         except ExportError as error:
             context.warn(f"{error}; it is left out")
             return ""
@@ -227,7 +227,8 @@ def _picture(content: str, mime: str, output: NotebookNode, context: Cell) -> li
     try:
         data = content.encode() if mime == "image/svg+xml" else pictures.decoded(content)
         shown = dataclasses.replace(
-            pictures.picture(data, alt, float(wide) * 0.75 if isinstance(wide, int | float) else 0.0), chosen=False
+            pictures.picture(data, alt, context.warn, float(wide) * 0.75 if isinstance(wide, int | float) else 0.0),
+            chosen=False,
         )
     except ExportError as error:
         context.warn(f"{error} is left out")

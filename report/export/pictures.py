@@ -6,6 +6,7 @@ import dataclasses
 import io
 import re
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 from . import drawing
@@ -40,10 +41,11 @@ class Picture:
         return KINDS[self.mime]
 
 
-def picture(data: bytes, alt: str, width: float = 0.0) -> Picture:
-    """A picture of any kind that pillow reads, or SVG; `width` in points, 0 for its own. Raises ExportError."""
+def picture(data: bytes, alt: str, warn: Callable[[str], None], width: float = 0.0) -> Picture:
+    """A picture of any kind that pillow reads, or SVG; `width` in points, 0 for its own. `warn` is told of what is left
+    out of it. Raises ExportError."""
     if b"<svg" in data[:4000].lower():
-        svg = drawing.foreign(data.decode("utf-8", errors="replace"))
+        svg = drawing.foreign(data.decode("utf-8", errors="replace"), warn)
         own, height = drawing.size(svg)
         return Picture(svg.encode(), "image/svg+xml", _fitting(width or own, own, height), alt, bool(width))
     from PIL import Image

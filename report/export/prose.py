@@ -115,7 +115,7 @@ class _Meaning:
             alt = alt or "A picture"
         try:
             data = pictures.addressed(source, self.text.folders, self.text.attachments)
-            return pictures.picture(data, alt, pictures.points(given.get("width", "")))
+            return pictures.picture(data, alt, self.warn, pictures.points(given.get("width", "")))
         except ExportError as error:
             self.warn(f"{error}; it is left out")
             return None

@@ -44,17 +44,20 @@ def taken_out(node: object, text: Text, pool: Pool, journal: Journal, pending: l
             waiting = []
         markup += item["c"][1] if item else ""
 
+    def warn(says: str) -> None:
+        journal.warn(text.place, says)
+
     def picture(kind: str, source: str, alt: str) -> str:
         words, _, width = alt.partition("\0")
         try:
             data = source.encode() if kind == "svg" else pictures.addressed(source, text.folders, text.attachments)
-            shown = pictures.picture(data, words or "A picture", pictures.points(width))
+            shown = pictures.picture(data, words or "A picture", warn, pictures.points(width))
         except ExportError as error:
-            journal.warn(text.place, f"{error}; it is left out")
+            warn(f"{error}; it is left out")
             return ""
         return pool.token(Block("image", {"picture": shown}, place=text.place))
 
-    pending.append(sanitize.cleaned(markup, lambda says: journal.warn(text.place, says), picture, block=block))
+    pending.append(sanitize.cleaned(markup, warn, picture, block=block))
     return [{"t": "RawBlock" if block else "RawInline", "c": ["pending", str(len(pending) - 1)]}]
 
 

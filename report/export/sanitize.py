@@ -22,6 +22,7 @@ KEPT = set(
 )
 ATTRIBUTES = {"a": ["href", "id"], "td": ["colspan", "rowspan"], "th": ["colspan", "rowspan"], "ol": ["start"]}
 SVG = re.compile(r"<svg\b.*?</svg\s*>", re.DOTALL | re.IGNORECASE)
+FETCHES = re.compile(r"@import|\b(?:url|src|image-set)\(\s*['\"]?(?!\s*(?:#|data:))", re.IGNORECASE)
 LOOKS = re.compile(r"(?:^|;|\s)(?:color|background(?:-color)?)\s*:", re.IGNORECASE)
 
 Token = Callable[[str, str], str]  # (kind, content) -> the sign that stands for it
@@ -42,12 +43,18 @@ def cleaned(markup: str, warn: Callable[[str], None], picture: Callable[[str, st
             continue
         if tag.name not in QUIET and not _checkbox(tag):
             warn(f"<{tag.name}> is left out, since it {_why(tag.name)}")
+        if tag.name == "style" and FETCHES.search(tag.get_text()) or tag.name == "link" and tag.has_attr("href"):
+            warn(f"<{tag.name}> is left out, since it would fetch something")
+        elif tag.name == "style" and looks:
+            warn("<style> is left out; a report brings its own looks")
         tag.replace_with("\N{BALLOT BOX WITH CHECK}" if _checkbox(tag) and tag.has_attr("checked")
                          else "\N{BALLOT BOX}" if _checkbox(tag) else "")  # fmt: skip
     for tag in soup.find_all(True):
         for name in [name for name in tag.attrs if name.lower().startswith("on")]:
             warn(f"{name} of <{tag.name}> is left out, since it would run a script")
-        if looks and LOOKS.search(str(tag.get("style", ""))) or looks and tag.name == "font" and tag.get("color"):
+        if FETCHES.search(str(tag.get("style", ""))):
+            warn(f"style of <{tag.name}> is left out, since it would fetch something")
+        elif looks and LOOKS.search(str(tag.get("style", ""))) or looks and tag.name == "font" and tag.get("color"):
             warn(f"the colours of <{tag.name}> are left out")
     for tag in soup.find_all("summary"):
         tag.name = "p"

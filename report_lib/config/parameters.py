@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from report_lib.config.fields import DEFECTS, FIELDS, Number, Source, as_list, check, from_text, option
+from report_lib.config.fields import DEFECTS, FIELDS, Number, as_list, check, from_text, option
 from report_lib.config.registries import APPROACHES, PRESETS
 from report_lib.files import PROJECT, InputError, check_writable, digest, locate, read_yaml, shown, walk, write_whole
 
@@ -78,10 +78,10 @@ def resolve(profile: str | None = None, overrides: Mapping[str, object] | None =
     of Config that stays None has the value of each preset. Raises InputError for a wrong name or value.
     """
     chosen: dict = {name: field.default for name, field in OWN.items()} | dict.fromkeys(OF_RUNS)
-    given: dict = {}
-    if profile is not None:
-        path = _profile(profile)
-        given = {"profile": path.stem} | read(path) if path.parent == profiles() else read(path)
+    path = None if profile is None else _profile(profile)
+    given = read(path) if path else {}
+    if path and path.parent == profiles():
+        given = {"profile": path.stem} | given
     for name, value in [*given.items(), *(overrides or {}).items()]:
         check_name(name, "the study")
         if value is not None:
@@ -90,8 +90,7 @@ def resolve(profile: str | None = None, overrides: Mapping[str, object] | None =
     for name, value in chosen.items():
         if value is not None:
             check(name, value, PARAMETERS[name].type, PARAMETERS[name].metadata)
-    if chosen["runs"]:
-        locate(chosen["runs"])
+    locate(chosen["runs"])
     if not chosen["seeds"]:
         raise InputError("seeds is (); at least one is needed")
     if chosen["present"] not in chosen["presets"]:
@@ -102,26 +101,22 @@ def resolve(profile: str | None = None, overrides: Mapping[str, object] | None =
     return chosen
 
 
-def _profile(profile: str) -> Path:
-    if not isinstance(profile, str):
-        raise InputError(f"profile is {shown(profile)}; allowed is the name of a profile, or the path of one")
+def _profile(profile: object) -> Path:
     known = {file.stem: file for file in profiles().glob("*.yaml")}
-    if profile in known:
-        return known[profile]
-    if profile.endswith((".yaml", ".yml")) and locate(profile).is_file():
-        return locate(profile)
-    raise InputError(
-        f"profile is {shown(profile)}; allowed are {', '.join(sorted(known))}, or the path of a YAML file of parameters"
-    )
+    if isinstance(profile, str) and profile not in known and profile.endswith((".yaml", ".yml")):
+        known[profile] = locate(profile)
+    if not isinstance(profile, str) or not known.get(profile, Path()).is_file():
+        names = ", ".join(file.stem for file in sorted(profiles().glob("*.yaml")))
+        raise InputError(f"profile is {shown(profile)}; allowed are {names}, or the path of a YAML file of parameters")
+    return known[profile]
 
 
 def check_name(name: object, where: str) -> None:
     """Raises InputError unless `name` is that of a parameter."""
-    if name in PARAMETERS:
-        return
-    near = difflib.get_close_matches(str(name)[:100], PARAMETERS, 1)
-    meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(PARAMETERS)}"
-    raise InputError(f"{where} has no parameter {shown(name)}{meant}")
+    if name not in PARAMETERS:
+        near = difflib.get_close_matches(str(name)[:100], PARAMETERS, 1)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(PARAMETERS)}"
+        raise InputError(f"{where} has no parameter {shown(name)}; {meant}")
 
 
 def read(path: Path) -> dict:
@@ -135,22 +130,22 @@ def read(path: Path) -> dict:
 
 
 def write(settings: dict, path: Path) -> None:
-    """Writes settings as YAML, leaving a file that says the same untouched, for make's sake."""
-    text = f"# data and weights as last seen: {_seen(settings['data'], 'data')}, "
-    text += f"{_seen(settings['weights'], 'weights')}\n"
+    """Writes settings as YAML, leaving a file that says the same untouched, for make's sake.
+
+    A comment in it changes with the files of data and weights, of which names, sizes and times are read.
+    """
+    seen = []
+    for name in ("data", "weights"):
+        source, allowed = str(settings[name] or FIELDS[name].default), FIELDS[name].metadata["allowed"]
+        files = [] if source in allowed.names else walk(locate(source))
+        states = [[str(file), state.st_size, state.st_mtime_ns] for file, state in files]
+        seen.append(digest(states) if states else source)
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    text = f"# data and weights as last seen: {', '.join(seen)}\n"
     text += yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None)
     check_writable(path.parent, "OUT")
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_whole(path, text)
-
-
-def _seen(source: str | None, name: str) -> str:
-    """Changes when a file of `source` does, so that make notices; reads names, sizes and times only."""
-    allowed: Source = FIELDS[name].metadata["allowed"]
-    if source is None or source in allowed.names:
-        return str(source or FIELDS[name].default)
-    return digest([[str(file), state.st_size, state.st_mtime_ns] for file, state in walk(locate(source))])
 
 
 def typed(given: Mapping[str, str], at_shell: bool = False) -> dict:
@@ -172,10 +167,9 @@ def from_make(variables: Mapping[str, str]) -> dict:
     """Parameters from make's variables that were typed. Raises InputError for one that does not exist, and says which
     ones the environment happens to hold: these are not used."""
     names = {variable(name): name for name in PARAMETERS}
-    for typed_here in variables:
-        if typed_here not in names:
-            near = difflib.get_close_matches(typed_here, names, 1)
-            raise InputError(f"make has no variable {typed_here}" + (f"; did you mean {near[0]}?" if near else ""))
+    for unknown in variables.keys() - names.keys():
+        near = difflib.get_close_matches(unknown, names, 1)
+        raise InputError(f"make has no variable {unknown}" + (f"; did you mean {near[0]}?" if near else ""))
     for ambient in sorted((names.keys() & os.environ.keys()) - variables.keys()):
         print(f"{ambient} is set in the environment and not used; write it after make", file=sys.stderr)
     return typed({names[each]: text for each, text in variables.items()})
@@ -193,6 +187,6 @@ def table() -> list[tuple[str, str, str, str]]:
 
 def markdown() -> str:
     """The table of parameters, as the guide holds it."""
-    shown = [(name, make, f"`{default}`" if default else "", text) for name, make, default, text in table()]
-    rows = [f"| `{name}` | `{make}` | {default} | {text} |" for name, make, default, text in shown]
+    rows = [f"| `{name}` | `{make}` | {f'`{default}`' if default else ''} | {text} |"
+            for name, make, default, text in table()]  # fmt: skip
     return "\n".join(["| parameter | in make | default | what |", "|---|---|---|---|", *rows])

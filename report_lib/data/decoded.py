@@ -100,21 +100,17 @@ def make_room(cache: Path, size: int) -> None:
 
     Raises InputError if the disk has no room for them even so.
     """
-    limit = cache_limit()
-    kinds = ("decoded-*", "features-*")
-    entries = []
-    for kind in kinds:
+    limit, entries = cache_limit(), []
+    for kind in ("decoded-*", "features-*"):
         sweep(cache, f".{kind}")
         for entry in (*cache.glob(kind), *cache.glob(f".{kind}")):
             with contextlib.suppress(OSError):  # gone meanwhile
-                held = sum(file.stat().st_size for file in entry.iterdir())
-                entries.append((entry.stat().st_mtime, held, entry))
-    entries.sort()
-    for position, (_, _, entry) in enumerate(entries):
-        if sum(held for _, held, _ in entries[position:]) + size <= limit:
-            break
-        if not entry.name.startswith("."):  # those are in the making
+                entries.append((entry.stat().st_mtime, sum(file.stat().st_size for file in entry.iterdir()), entry))
+    total = size + sum(held for _, held, _ in entries)
+    for _, held, entry in sorted(entries):
+        if total > limit and not entry.name.startswith("."):  # those are in the making
             shutil.rmtree(entry, ignore_errors=True)  # whoever has it mapped keeps it: its pages outlive its name
+        total -= held
     cache.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(cache).free < size:
         raise InputError(

@@ -41,12 +41,9 @@ def fingerprint(source: Config | str, image_size: int | None = None, cache: str 
 
 
 def _asked(source: Config | str, image_size: int | None, cache: str) -> tuple[str, int, Path]:
-    if isinstance(source, Config):
-        return _asked(source.data, image_size or source.image_size, cache)
-    assert image_size is not None, "a source needs an image_size"
-    if source != "digits":
-        check_plain("data", source)
-    return source, image_size, folder(cache, *CACHE)
+    name, size = (source.data, source.image_size) if isinstance(source, Config) else (source, 0)
+    check_plain("data", name)
+    return name, image_size or size, folder(cache, *CACHE)
 
 
 def _key(source: str) -> str:
@@ -69,9 +66,7 @@ def _digits() -> Images:
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     pixels = np.repeat(grey[..., None], 3, axis=3)
     labels = digits.target.astype(np.int64)
-    rank = np.zeros(len(labels), int)
-    for label in range(10):
-        rank[labels == label] = np.arange((labels == label).sum())
+    rank = np.array([(labels[:at] == label).sum() for at, label in enumerate(labels)])
     parts = {"train": rank % 5 != 4, "test": rank % 5 == 4}
     # As words: "gains most on seven" can be read, "gains most on 7 (+9.1 points)" cannot.
     classes = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -83,15 +78,14 @@ def _stored(source: str, image_size: int, cache: Path, key: str) -> Images:
     """The images of a source that is decoded into the cache, or lies there."""
     check_writable(cache, "cache")
     name = "CIFAR-10" if source == "cifar10" else locate(source).name.split(".")[0]
-    native = cache / f"decoded-{key}-native"
-    ready = native
-    for make in (None, _cifar10 if source == "cifar10" else functools.partial(trees.decode, locate(source))):
-        ready = make(image_size, native) if make else native
-        for entry in (ready, native.with_name(f"decoded-{key}-{image_size}")):
+    native, sized = (cache / f"decoded-{key}-{size}" for size in ("native", image_size))
+    make = _cifar10 if source == "cifar10" else functools.partial(trees.decode, locate(source))
+    for ready in ((native, sized), None):
+        for entry in ready or (make(image_size, native),):
             images = decoded.cached(entry, name)
             if images and (entry != native or source == "cifar10" or max(images.train.shape[1:3]) <= image_size):
                 return images
-    raise InputError(f"cache is {str(cache)!r}, where {ready.name} does not stay as it was written; check that disk")
+    raise InputError(f"cache is {str(cache)!r}, where an entry does not stay as it was written; check that disk")
 
 
 def _cifar10(_: int, final: Path) -> Path:

@@ -86,8 +86,7 @@ def _survey(path: Path) -> tuple[dict[str, pictures.Seen | None], list[str]]:
             )
         return used and member.size <= LARGEST
 
-    for name, look in _each(f"reading {path.name}", pictures.examine, _files(path, wanted), CHUNK):
-        looks[name] = look
+    looks |= dict(_each(f"reading {path.name}", pictures.examine, _files(path, wanted), CHUNK))
     return looks, sorted(notes)
 
 

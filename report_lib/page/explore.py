@@ -13,6 +13,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 from IPython.display import HTML
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
@@ -111,29 +112,20 @@ class Browser:
     def show_matrix(self) -> None:
         """The confusion matrix of the chosen approach, a button a cell; of many classes there are the lists alone."""
         if len(self.classes) <= GRID:
-            self.grid.children = self._cells(self.runs[self.approach.value])
+            run, heads = self.runs[self.approach.value], map(html.escape, short_names(self.classes, 6))
+            colour = np.array(to_rgb(APPROACHES[run.approach].colour))
+            lines = [[_label("", NAME), *(_label(f'<span style="font-size:.75em">{name}</span>') for name in heads)]]
+            for true, row in enumerate(confusion((run,))):
+                lines.append([_label(html.escape(self.classes[true]), NAME)])
+                for predicted, number in enumerate(row):
+                    shade = to_hex(1 + (colour - 1) * 0.7 * number / max(row.sum(), 1))
+                    said = f"{self.classes[true]} taken for {self.classes[predicted]}: {number}"
+                    style = {"button_color": shade, "text_color": "black"}
+                    cell = widgets.Button(description=str(number or "·"), tooltip=said, layout=CELL, style=style)
+                    cell.on_click(lambda _, true=true, predicted=predicted: self.choose(true, predicted))
+                    lines[-1].append(cell)
+            self.grid.children = [widgets.HBox(line) for line in lines]
         self.show()
-
-    def _cells(self, run: Run) -> list[widgets.HBox]:
-        heads = [
-            widgets.HTML(f'<span style="font-size:.75em">{html.escape(name)}</span>', layout=CELL)
-            for name in short_names(self.classes, 6)
-        ]
-        lines = [widgets.HBox([widgets.HTML("", layout=NAME), *heads])]
-        for true, row in enumerate(confusion((run,))):
-            cells = [widgets.HTML(html.escape(self.classes[true]), layout=NAME)]
-            for predicted, number in enumerate(row):
-                cell = widgets.Button(
-                    description=str(number) if number else "·",
-                    tooltip=f"{self.classes[true]} taken for {self.classes[predicted]}: {number}",
-                    layout=CELL,
-                    style={"button_color": shade(APPROACHES[run.approach].colour, number / max(row.sum(), 1)),
-                           "text_color": "black"},
-                )  # fmt: skip
-                cell.on_click(lambda _, true=true, predicted=predicted: self.choose(true, predicted))
-                cells.append(cell)
-            lines.append(widgets.HBox(cells))
-        return lines
 
     def choose(self, true: int, predicted: int) -> None:
         """Shows the images of class `true` that the chosen approach takes for `predicted`."""
@@ -152,7 +144,7 @@ class Browser:
             lines = [f"{APPROACHES[other].name}: {self.classes[p[image].argmax()]}, {percent(p[image].max(), 0)}"
                      for other, p in opinions.items()]  # fmt: skip
             title = f"#{image} {self.classes[self.images.test_labels[image]]}"
-            shown.append((np.asarray(self.images.test[image]), [title, *lines]))
+            shown.append((self.images.test[image], [title, *lines]))
         head = f"{len(at):,} test images" + (f", the surest {SHOWN} of them" if len(at) > SHOWN else "")
         self.gallery.value = gallery(head, shown)
         self.settling = True
@@ -163,15 +155,10 @@ class Browser:
 
     def show_near(self) -> None:
         """The training images nearest to the chosen test image, in the space of the pretrained trunk's features."""
-        if self.image.value is None:
-            self.near.value = ""
-            return
-        shown = [
-            (np.asarray(self.images.train[at]),
-             [self.classes[self.images.train_labels[at]], f"similarity {similarity:.2f}"])
-            for at, similarity in self.where.nearest(self.image.value)
-        ]  # fmt: skip
-        self.near.value = gallery(f"The training images nearest to #{self.image.value}", shown)
+        near = [] if self.image.value is None else self.where.nearest(self.image.value)
+        shown = [(self.images.train[at], [self.classes[self.images.train_labels[at]], f"similarity {similarity:.2f}"])
+                 for at, similarity in near]  # fmt: skip
+        self.near.value = gallery(f"The training images nearest to #{self.image.value}", shown) if shown else ""
 
 
 def photograph(runs: Mapping[str, Runs], path: str | Path) -> HTML:
@@ -210,12 +197,16 @@ class Upload:
                     self.answer.value = f"<p>{html.escape(str(error))}</p>"
 
 
-def gallery(head: str, shown: Sequence[tuple[np.ndarray, Sequence[str]]]) -> str:
+def _label(text: str, layout: dict = CELL) -> widgets.HTML:
+    return widgets.HTML(text, layout=layout)
+
+
+def gallery(head: str, shown: Sequence[tuple[np.typing.ArrayLike, Sequence[str]]]) -> str:
     """HTML of pictures, uint8 (h, w, 3), each with lines of text below it; the text may be anybody's."""
     figures = []
     for pixels, lines in shown:
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
+        Image.fromarray(np.asarray(pixels)).save(file, "PNG")
         source = base64.b64encode(file.getvalue()).decode()
         figures.append(
             f'<figure style="display:inline-block;width:9em;margin:.4em;vertical-align:top">'
@@ -224,9 +215,3 @@ def gallery(head: str, shown: Sequence[tuple[np.ndarray, Sequence[str]]]) -> str
             f"{'<br>'.join(map(html.escape, lines))}</figcaption></figure>"
         )
     return f"<p>{html.escape(head)}</p>{''.join(figures)}"
-
-
-def shade(colour: str, share: float) -> str:
-    """`colour`, "#rrggbb", on white paper with this opacity (0 to 1)."""
-    parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return "#" + "".join(f"{round(255 + (part - 255) * 0.7 * share):02x}" for part in parts)

@@ -15,11 +15,7 @@ from report_lib.page.parts import Figure
 from report_lib.page.style import WIDTH, drawn, name_ends, styled
 
 SECONDS = 0.5  # between two drawings; one takes a tenth of it
-_shown: dict[str, Any] = {
-    "cell": None,
-    "output": None,
-    "at": 0.0,
-}  # each cell that trains has one output, which changes
+_shown: dict[str, Any] = {"cell": None, "output": None, "at": 0.0}  # a cell that trains has one output, which changes
 
 
 def watch(config: Config, epochs: list[dict]) -> None:

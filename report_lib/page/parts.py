@@ -4,7 +4,6 @@ Each shows itself in JupyterLab, and carries the same content as data under MIME
 and PDF. Class names and other strangers' text travel as data and never as markup.
 """
 
-import abc
 import dataclasses
 import html
 import inspect
@@ -15,12 +14,11 @@ from collections.abc import Callable
 MIME = "application/vnd.report+json"
 
 
-class Part(abc.ABC):
-    """One piece of the document; IPython asks it for its looks through `_repr_mimebundle_`."""
+class Part:
+    """One piece of the document; IPython asks it through `_repr_mimebundle_` for its `looks`: mime type -> what
+    JupyterLab and plain terminals show."""
 
-    @abc.abstractmethod
-    def looks(self) -> dict[str, str]:
-        """Mime type -> what JupyterLab and plain terminals show."""
+    looks: Callable[..., dict[str, str]]
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
         content = {"kind": type(self).__name__.lower(), **dataclasses.asdict(self)}  # type: ignore[call-overload]

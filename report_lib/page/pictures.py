@@ -1,6 +1,7 @@
 """Runs and images -> figures made of pictures, uint8 (N, h, w, 3)."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -23,13 +24,8 @@ def samples(images: Images, per_class: int = 4) -> Figure:
     pictures, labels, names = np.asarray(images.train), np.asarray(images.train_labels), images.classes
     shown = range(min(len(names), 10))
     titles = short_names(names, 13, 2)
-    with styled():
-        side = min(WIDTH / len(shown), 0.9)
-        fig, axes = plt.subplots(
-            per_class, len(shown), figsize=(side * len(shown), side * (per_class + 0.3)), squeeze=False
-        )
-        for axis in axes.flat:
-            axis.axis("off")
+    side = min(WIDTH / len(shown), 0.9)
+    with _grid(per_class, len(shown), side * len(shown), side * (per_class + 0.3)) as (fig, axes):
         for column in shown:
             axes[0, column].set_title(titles[column], fontsize=7, loc="center")
             for row, index in enumerate(np.flatnonzero(labels == column)[:per_class]):
@@ -89,11 +85,7 @@ def neighbours(run: Run, rows: Sequence[tuple[int, Sequence[tuple[int, float]]]]
     across = 1 + max((len(near) for _, near in rows), default=1)
     names, labels = short_names(images.classes, 12), np.asarray(images.train_labels)
     test, train = np.asarray(images.test), np.asarray(images.train)
-    with styled(axes_grid=False):
-        lines = max(1, len(rows))
-        fig, axes = plt.subplots(lines, across, figsize=(WIDTH, lines * (WIDTH / across + 0.55)), squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
+    with _grid(lines := max(1, len(rows)), across, WIDTH, lines * (WIDTH / across + 0.55)) as (fig, axes):
         for line, (at, near) in zip(axes, rows, strict=False):
             line[0].imshow(test[at])
             line[0].set_title(f"{names[_label(run, at)]}\nas {_answer(run, at)}", fontsize=7, loc="center")
@@ -121,9 +113,8 @@ def filters(run: Run) -> Figure | None:
     pair = [arrays[f"first_layer_{when}"][:MOST_FILTERS] for when in ("before", "after")]
     count, side = len(pair[0]), max(pair[0].shape[2:]) + 1
     across = int(np.ceil(count**0.5))
-    with styled(axes_grid=False):
-        fig, axes = plt.subplots(1, 2, figsize=(0.7 * WIDTH, 0.37 * WIDTH))
-        for axis, kernels, title in zip(axes, pair, ("pretrained", "after training"), strict=True):
+    with _grid(1, 2, 0.7 * WIDTH, 0.37 * WIDTH) as (fig, axes):
+        for axis, kernels, title in zip(axes.flat, pair, ("pretrained", "after training"), strict=True):
             low, high = (bound((1, 2, 3), keepdims=True) for bound in (kernels.min, kernels.max))
             sheet = np.ones((-(-count // across) * side, across * side, 3))
             for at, tile in enumerate(((kernels - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)):
@@ -131,7 +122,6 @@ def filters(run: Run) -> Figure | None:
                 sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
             axis.imshow(sheet, interpolation="nearest")
             axis.set_title(title)
-            axis.axis("off")
     every = len(arrays["first_layer_before"])
     which = f"{every}" if every == count else f"first {count} of {every}"
     return drawn(
@@ -141,6 +131,17 @@ def filters(run: Run) -> Figure | None:
         f"own range of colours. Training moved all {every} by {percent(change)} of their length.",
         f"Two grids of {count} small coloured tiles, one per filter; they change by {percent(change)}.",
     )
+
+
+@contextlib.contextmanager
+def _grid(rows: int, columns: int, width: float, height: float) -> Iterator[tuple[plt.Figure, np.ndarray]]:  # type: ignore
+    """A figure of axes (rows, columns) without ticks and frames, in our style."""
+    with styled(axes_grid=False):
+        fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        yield fig, axes
 
 
 def _seed(runs: Mapping[str, Runs]) -> int:
@@ -160,13 +161,8 @@ def _answer(run: Run, at: int) -> str:
 def _gallery(label: str, rows: Mapping[str, tuple[Run, np.ndarray]], images: Images, caption: str) -> Figure:
     """Test images in named rows, each with its true class above it and what a run says below."""
     across = max(1, max(len(chosen) for _, chosen in rows.values()))
-    height = len(rows) * (WIDTH / max(across, 8) + 0.55)
     listed = []
-    with styled(axes_grid=False):
-        fig, axes = plt.subplots(len(rows), across, figsize=(WIDTH, height), squeeze=False)
-        for axis in axes.flat:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+    with _grid(len(rows), across, WIDTH, len(rows) * (WIDTH / max(across, 8) + 0.55)) as (fig, axes):
         for line, (name, (run, chosen)) in zip(axes, rows.items(), strict=True):
             check_images(run, images.fingerprint)
             titles = short_names(run.classes, 14, 2)

@@ -30,7 +30,7 @@ def provenance(place: Place) -> dict:
         "code": code_hash(),
         "command": _command(Path(sys.argv[0]), sys.argv[1:]),
         "device": device_name(place.device),
-        "driver": _driver(place.device),
+        "cuda": torch.version.cuda if place.device.type == "cuda" else None,
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -79,18 +79,6 @@ def _command(program: Path, arguments: list[str]) -> str:
         return "notebook"  # its arguments are a connection file of no lasting meaning
     start = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
     return shlex.join([*start, *arguments])
-
-
-def _driver(device: torch.device) -> str | None:
-    """Versions of CUDA and of the GPU's driver; None for other devices."""
-    if device.type != "cuda":
-        return None
-    try:
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        driver = "unknown"
-    return f"CUDA {torch.version.cuda}, driver {driver}"
 
 
 def _git(*arguments: str) -> str | None:

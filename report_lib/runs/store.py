@@ -3,14 +3,12 @@
 <store>/<approach>-<preset>-seed<n>-<hash>/   run.json  epochs.csv  predictions.npz  and, if kept, weights.safetensors
 """
 
-import csv
 import dataclasses
 import functools
 import json
 import os
-import shutil
 import sys
-import tempfile
+import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,30 +20,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from report_lib.config import Config
-from report_lib.files import InputError, digest, file_sha256, put_aside, sync
+from report_lib.files import InputError, digest, file_sha256, new_folder, sync
 
-NUMBER = (int, float)
-
-# What every reader of a record finds in its run.json, and of what type.
-FIELDS: dict[str, dict] = {
-    "": {
-        **dict.fromkeys(("config", "data", "weights", "network", "provenance"), dict),
-        **dict.fromkeys(("selected_epoch", "parameters", "trained_parameters"), int),
-        "selected_on": str,
-        "modified": (str, type(None)),
-        **dict.fromkeys(
-            ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "train_seconds",
-             "features_seconds", "start_seconds", "validation_seconds", "test_seconds", "images_per_second",
-             "peak_memory_mib", "forward_flops", "backward_flops"),
-            NUMBER,
-        ),
-    },
-    "data": {"name": str, "fingerprint": str, "train": int, "validation": int, "test": int, "classes": list,
-             "stored_size": list, "facts": dict},
-    "weights": {"name": str, "sha256": (str, type(None))},
-    "network": {"name": str, "key": str, "features": int},
-    "provenance": {"finished": str, "commit": (str, type(None)), "code": str, "device": str, "threads": int,
-                   "precision": str, "python": str, "packages": dict, "command": str},
+# What every reader of a record finds in its run.json.
+FIELDS = {
+    "": ("config", "data", "weights", "network", "provenance", "selected_epoch", "parameters", "trained_parameters",
+         "selected_on", "modified", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
+         "train_seconds", "features_seconds", "start_seconds", "validation_seconds", "test_seconds",
+         "images_per_second", "peak_memory_mib", "forward_flops", "backward_flops"),
+    "config": ("approach", "preset", "seed", "data", "weights"),
+    "data": ("name", "fingerprint", "train", "validation", "test", "classes", "stored_size", "facts"),
+    "weights": ("name", "sha256"),
+    "network": ("name", "key", "features"),
+    "provenance": ("finished", "commit", "code", "device", "threads", "precision", "python", "packages", "command"),
 }  # fmt: skip
 EPOCH = ("epoch", "train_loss", "validation_loss", "validation_accuracy", "train_seconds", "validation_seconds")
 ARRAYS = ("test_logits", "test_labels", "validation_logits", "validation_labels", "validation_index")
@@ -126,14 +113,8 @@ def save(
 ) -> Path:
     """Writes a run under a temporary name, syncs it to disk and renames it into place; returns its folder."""
     store.mkdir(parents=True, exist_ok=True)
-    final = store / name
-    working = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=store))
-    try:
-        working.chmod(0o755)  # mkdtemp's 0700 would hide the run from others who share the store
-        with (working / "epochs.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(epochs[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(epochs)
+    with new_folder(store / name) as working:
+        pd.DataFrame(epochs).to_csv(working / "epochs.csv", index=False, lineterminator="\n")
         np.savez_compressed(working / "predictions.npz", **arrays)  # type: ignore[arg-type]
         if tensors is not None:
             save_file({name: value.contiguous() for name, value in tensors.items()}, working / WEIGHTS)
@@ -142,15 +123,8 @@ def save(
         (working / "run.json").write_text(text + "\n", encoding="utf-8")
         for written in (*working.iterdir(), working):
             sync(written)
-        try:
-            working.rename(final)
-        except OSError:
-            if not exists(store, name):  # else another process finished the same run first
-                raise
-        sync(store)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    return final
+    sync(store)
+    return store / name
 
 
 def exists(store: Path, name: str) -> bool:
@@ -167,34 +141,19 @@ def load(path: Path) -> Run:
         for name in ("epochs.csv", "predictions.npz"):
             if file_sha256(path / name) != info["files"][name]:
                 raise ValueError(f"the checksum of {name} is another")
-    except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise _damaged(path, error) from error
     for part, fields in FIELDS.items():
-        inside = info[part] if part else info
-        _have(path, f"{part} in run.json".strip(), fields, inside)
-        for name, kind in fields.items():
-            if not isinstance(inside[name], kind) or isinstance(inside[name], bool):
-                raise _damaged(path, f"{name} in run.json is of another type")
-    _have(path, "config in run.json", ("approach", "preset", "seed", "data", "weights"), info["config"])
+        _have(path, f"{part} in run.json".strip(), fields, info[part] if part else info)
     return Run(path, info)
 
 
 def clear_way(store: Path, name: str) -> None:
-    """Moves aside what has a run's name but is none, so that the run can be stored when it has been trained.
-
-    Raises InputError if it cannot be moved.
-    """
+    """Moves aside what has a run's name but is none, so that the run can be stored when it has been trained."""
     final = store / name
-    if not os.path.lexists(final) or exists(store, name):
-        return
-    try:
-        aside = put_aside(final)
-    except OSError as error:
-        raise InputError(
-            f"runs is {str(store)!r}, where {name} is no finished run and cannot be moved away ({error.strerror}); "
-            "remove it"
-        ) from error
-    print(f"{final} is no finished run and is now {aside.name}; this run starts anew", file=sys.stderr)
+    if os.path.lexists(final) and not exists(store, name):
+        aside = final.rename(f"{final}.damaged-{time.time_ns()}")
+        print(f"{final} is no finished run and is now {aside.name}; this run starts anew", file=sys.stderr)
 
 
 def _have(path: Path, what: str, names: Iterable[str], inside: Iterable[str]) -> None:
@@ -204,7 +163,7 @@ def _have(path: Path, what: str, names: Iterable[str], inside: Iterable[str]) ->
 
 
 def _damaged(path: Path, error: Exception | str) -> InputError:
-    reason = "run.json is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+    reason = " ".join(str(error).split())
     return InputError(
         f"the record {path} cannot be read ({reason}); remove that folder to train it again, or use another store"
     )

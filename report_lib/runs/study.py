@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,8 +16,9 @@ from report_lib.config.plan import seeds as seeds_of
 from report_lib.config.registries import Network
 from report_lib.files import STORE, InputError, folder
 from report_lib.runs import store as records
-from report_lib.runs import train as training_of
+from report_lib.runs import train
 from report_lib.runs.store import Run
+from report_lib.runs.train import unwatched
 
 Runs = tuple[Run, ...]
 
@@ -42,8 +44,8 @@ class Study:
     def of_settings(cls, settings: dict, cache: str = "") -> "Study":
         """The study of settings that are resolved already."""
         config = plan(settings)[0].configs[0]
-        data_sha = data.fingerprint(config, cache=cache)
-        return cls(settings, data_sha, models.weights_sha256(config.weights, config.network))
+        weights_sha = models.weights_sha256(config.weights, config.network)
+        return cls(settings, data.fingerprint(config, cache=cache), weights_sha)
 
     # --- what it is made of ---
 
@@ -91,7 +93,7 @@ class Study:
 
     def name(self, config: Config) -> str:
         """The folder of a run in the store."""
-        return training_of.run_name(config, self.data_sha, self.weights_of(config))
+        return train.run_name(config, self.data_sha, self.weights_of(config))
 
     def weights_of(self, config: Config) -> str | None:
         """sha256 of the weights that a run of the study starts from: a control may start from none."""
@@ -103,41 +105,33 @@ class Study:
 
     # --- trained ---
 
-    def train(
-        self,
-        config: Config,
-        net: nn.Module | None = None,
-        step: training.Step = training.step,
-        watch: training.Watch = lambda config, epochs: None,
-        cache: str = "",
-    ) -> list[Run]:
-        """The runs of `config`, one per seed of the study: read from the store, or trained now.
-
-        `net` and `step` are what the notebook shows. Where they do something else than the library's, what they do is
-        trained, and stored under another name. `net` itself stays as it is.
-        """
+    def train(self, config: Config, *shown: Any, **more: Any) -> list[Run]:
+        """The runs of `config`, one per seed of the study: read from the store, or trained now; see `run`."""
         seeds = seeds_of(self.settings, config.approach)
         seeds = seeds if config.seed in seeds else (config.seed,)
-        return [self.run(dataclasses.replace(config, seed=seed), net, step, watch, cache) for seed in seeds]
+        return [self.run(dataclasses.replace(config, seed=seed), *shown, **more) for seed in seeds]
 
     def run(
         self,
         config: Config,
         net: nn.Module | None = None,
         step: training.Step = training.step,
-        watch: training.Watch = lambda config, epochs: None,
+        watch: training.Watch = unwatched,
         cache: str = "",
     ) -> Run:
-        """The run of `config`, read or trained; see `train`."""
-        first = self.planned[0].configs[0]
-        same = all(getattr(config, name) == getattr(first, name) for name in ("data", "image_size", "network"))
-        same &= config.weights in (first.weights, "none")
-        return training_of.run(
-            config, str(self.store), cache, self.settings["device"], watch, net, step, self.keeps(config),
-            (self.data_sha, self.weights_of(config)) if same else None,
-        )  # fmt: skip
+        """The run of `config`, read or trained.
 
-    def train_all(self, approach: str, watch: training.Watch = lambda config, epochs: None) -> int:
+        `net` and `step` are what the notebook shows. Where they do something else than the library's, what they do is
+        trained, and stored under another name. `net` itself stays as it is. `watch` is called after each epoch.
+        """
+        first = self.planned[0].configs[0]
+        same = all(getattr(config, n) == getattr(first, n) for n in ("data", "image_size", "network"))
+        known = same and config.weights in (first.weights, "none")
+        shas = (self.data_sha, self.weights_of(config)) if known else None
+        device = self.settings["device"]
+        return train.run(config, str(self.store), cache, device, watch, net, step, self.keeps(config), shas)
+
+    def train_all(self, approach: str, watch: training.Watch = unwatched) -> int:
         """Trains what the store lacks of all that the study plans for an approach; returns how many runs there are."""
         configs = [config for planned, config in self.configs() if planned.approach == approach]
         for config in configs:
@@ -186,24 +180,24 @@ class Study:
         """Approach -> the runs of `tuned`, if there are any, or else of the presented preset."""
         return {approach: self.runs(approach, best(self.settings, approach)) for approach in self.approaches}
 
-    def _of_kind(self, approach: str, kind: str) -> dict:
-        return {value: runs for (a, k, value), runs in self._runs.items() if (a, k) == (approach, kind)}
+    def _values(self, approach: str, kind: str) -> dict:
+        return {value: runs for (name, of, value), runs in self._runs.items() if (name, of) == (approach, kind)}
 
     def defects(self, approach: str) -> dict[str, Runs]:
         """Published defect -> the runs of `corrected` with it alone."""
-        return self._of_kind(approach, "defect")
+        return self._values(approach, "defect")
 
     def steps(self, approach: str) -> dict[str, Runs]:
         """Step from corrected to tuned -> the runs with what it and those before it add."""
-        return self._of_kind(approach, "step")
+        return self._values(approach, "step")
 
     def controls(self, approach: str) -> dict[str, Runs]:
         """Control -> the runs of `corrected` with it."""
-        return self._of_kind(approach, "control")
+        return self._values(approach, "control")
 
     def budgets(self, approach: str) -> dict[int, Runs]:
         """Labelled images per class -> runs of the best preset, ascending."""
-        return self._of_kind(approach, "budget")
+        return self._values(approach, "budget")
 
     @property
     def all_runs(self) -> Runs:

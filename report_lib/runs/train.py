@@ -4,9 +4,7 @@ What decides a run's outcome is in the rooms below; this one may change without 
 """
 
 import dataclasses
-import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,6 +19,10 @@ from report_lib.runs.provenance import cpu_seconds, now, others_share, provenanc
 from report_lib.training import loop
 from report_lib.training.device import as_file_name as device_as_file_name
 from report_lib.training.device import device_name, lacks_memory, peak_memory_mib, reset_peak_memory
+
+
+def unwatched(config: Config, epochs: list[dict]) -> None:
+    """Nobody looks on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,27 +56,17 @@ def change_of(config: Config, net: nn.Module | None, step: training.Step) -> Cha
 
 def check_origin(config: Config, net: nn.Module, weights_sha: str | None) -> None:
     """Raises InputError for a network that was built from another config: what a notebook shows is what is trained."""
-    origin = models.origin_of(net)
+    origin, advice = models.origin_of(net), "give models.build the config that is to be run"
     if origin.weights.sha256 != weights_sha:
         raise InputError(
-            f"weights is {config.weights!r}, but the network was built from others ({origin.weights.name}); give "
-            "models.build the config that is to be run"
+            f"weights is {config.weights!r}, but the network was built from others ({origin.weights.name}); {advice}"
         )
-    classes = getattr(models.head_of(net, config), "out_features", 0)
-    if origin.outline == models.outline(net) and repr(net) != _layers(config.network, classes):
-        raise InputError(
-            f"network is {config.network!r}, but that which was built is another; give models.build the config that is "
-            "to be run"
-        )
-
-
-@functools.lru_cache(16)
-def _layers(network: str, classes: int) -> str:
-    """The layers of the network that the library builds, in words."""
-    with torch.device("meta"):
-        net, name = models.bare(network), NETWORKS[network].head
-        net.set_submodule(name, nn.Linear(net.get_submodule(name).in_features, classes))  # type: ignore[arg-type]
-    return repr(net)
+    if origin.outline == models.outline(net):  # its layers are the library's
+        with torch.device("meta"):
+            own = models.bare(config.network)
+        models.set_head(own, config, getattr(models.head_of(net, config), "out_features", 0))
+        if repr(net) != repr(own):
+            raise InputError(f"network is {config.network!r}, but that which was built is another; {advice}")
 
 
 def run_name(config: Config, data_sha: str, weights_sha: str | None, change: Change = Change()) -> str:  # noqa: B008
@@ -90,7 +82,7 @@ def run(
     runs: str = "",
     cache: str = "",
     device: str = "auto",
-    watch: training.Watch = lambda config, epochs: None,
+    watch: training.Watch = unwatched,
     net: nn.Module | None = None,
     step: training.Step = training.step,
     keep: bool = False,
@@ -130,17 +122,13 @@ def run(
         sweep(store, f".{name}-*.checkpoint*", 0)
     finished = records.load(store / name)
     contents = (finished.info["data"]["fingerprint"], finished.info["weights"]["sha256"])
-    if finished.info["config"] | {"data": "", "weights": ""} != plain(config) or contents != shas:
+    nowhere = {"data": "", "weights": ""}  # whose paths may be others tomorrow
+    if finished.info["config"] | nowhere != dataclasses.asdict(config) | nowhere or contents != shas:
         raise InputError(
             f"the record {finished.path} is that of another config; remove that folder to train it again, or use "
             "another store"
         )
     return finished
-
-
-def plain(config: Config) -> dict:
-    """The fields of a config without the paths of data and weights, which may lie elsewhere tomorrow."""
-    return dataclasses.asdict(config) | {"data": "", "weights": ""}
 
 
 def make(
@@ -149,13 +137,13 @@ def make(
     place: training.Place,
     store: Path,
     name: str,
-    watch: Callable,
-    net: nn.Module | None = None,
-    step: training.Step = training.step,
-    change: Change = Change(),  # noqa: B008
-    keep: bool = False,
-) -> Path:
-    """Trains one run, tests its selected epoch once, and stores the record, whose folder it returns.
+    watch: training.Watch,
+    net: nn.Module | None,
+    step: training.Step,
+    change: Change,
+    keep: bool,
+) -> None:
+    """Trains one run, tests its selected epoch once, and stores the record.
 
     Raises InputError if the device lacks the memory or the store the room, and Diverged if a loss is no number.
     """
@@ -197,25 +185,23 @@ def make(
     }
     tensors = kept_tensors(net, change) if keep or config.trains == "head" else None
     try:
-        path = records.save(store, name, info, history.epochs, arrays, tensors)
+        records.save(store, name, info, history.epochs, arrays, tensors)
     except OSError as error:
         raise InputError(
             f"runs is {str(store)!r}, where the record of this run cannot be written ({error.strerror or error}); make "
             "room or name another store, and run it again: slow epochs are kept in its checkpoint"
         ) from error
     sweep(store, f".{name}-*", 0)  # its checkpoint, and what killed predecessors left half-written
-    return path
 
 
 def kept_tensors(net: nn.Module, change: Change) -> dict[str, Tensor]:
     """What the record must hold so that the trained network can be made again from the pretrained weights."""
-    state = {name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
-             for name, value in net.state_dict().items()}  # fmt: skip
-    if change.network:
-        return state
-    trained = set(models.trained_names(net))
-    buffers = {name for name, _ in net.named_buffers()}
-    return {name: value for name, value in state.items() if name in trained or name in buffers}
+    needed = {*models.trained_names(net), *(name for name, _ in net.named_buffers())}
+    return {
+        name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
+        for name, value in net.state_dict().items()
+        if change.network or name in needed
+    }
 
 
 def describe(
@@ -225,17 +211,16 @@ def describe(
     """(what run.json, what predictions.npz says of a finished run)."""
     test_loss, test_accuracy = loop.score(test_logits, images.test_labels)
     train_seconds = task.start_seconds + task.features_seconds + sum(e["train_seconds"] for e in history.epochs)
-    best = history.epochs[history.selected - 1]
+    best, count = history.epochs[history.selected - 1], len(task.training.index)
     forward, backward = models.flops(net, config.image_size)
-    held_out = len(data.split(images.train_labels, config)[1])
-    weights = models.origin_of(net).weights
+    weights, parameters = models.origin_of(net).weights, list(net.parameters())
     info = {
         "config": dataclasses.asdict(config),
         "data": {
             "name": images.name,
             "fingerprint": images.fingerprint,
-            "train": len(task.training.index),
-            "validation": held_out,
+            "train": count,
+            "validation": len(data.split(images.train_labels, config)[1]),
             "test": len(images.test),
             "classes": list(images.classes),
             "stored_size": list(images.train.shape[1:3]),
@@ -250,17 +235,16 @@ def describe(
         },
         "selected_epoch": history.selected,
         "selected_on": "test" if config.select_on_test else "validation",
-        "validation_accuracy": best["validation_accuracy"],
-        "validation_loss": best["validation_loss"],
+        **{name: best[name] for name in ("validation_accuracy", "validation_loss")},
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,
         "train_seconds": train_seconds,
         "features_seconds": task.features_seconds,
         "start_seconds": task.start_seconds,
         "validation_seconds": task.validation_features_seconds + sum(e["validation_seconds"] for e in history.epochs),
-        "images_per_second": len(task.training.index) * config.epochs / train_seconds,
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "images_per_second": count * config.epochs / train_seconds,
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "forward_flops": forward,
         "backward_flops": backward,
     }

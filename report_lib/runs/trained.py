@@ -1,6 +1,5 @@
 """Trained networks, to be used: on new pictures, or looked into."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,8 +40,7 @@ def load_model(run: Run) -> nn.Module:
 
 def _config(run: Run) -> Config:
     """Its config, but for where its images and weights lay."""
-    fields = run.info["config"] | {"data": "digits", "weights": "none"}
-    return dataclasses.replace(run, info=run.info | {"config": fields}).config
+    return Config(**(run.info["config"] | {"data": "digits", "weights": "none"}))
 
 
 def _weights(run: Run) -> models.Weights:

@@ -3,17 +3,13 @@
 import copy
 import hashlib
 import io
-import os
-import pickle
 import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from report_lib.files import put_aside, replacing, sweep
-
-HISTORY = {"epochs": list, "selected": int, "state": dict, "validation_logits": Tensor}  # of `loop.History`
+from report_lib.files import replacing, sweep
 
 
 def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, history: dict) -> None:
@@ -40,43 +36,22 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, histor
 def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
     """Loads the checkpoint at `path` into module and optimizer; returns its history, empty where there is none.
 
-    One that is damaged, or holds anything else, is put out of the way, and says so: the run then starts anew.
+    One that is damaged, or of another module, is removed, and that is said: the run then starts anew.
     """
-    if path is None or not os.path.lexists(path):
+    if path is None or not path.is_file():
         return {}
     before = copy.deepcopy(module.state_dict())
     try:
-        if not path.is_file():
-            raise ValueError("it is no file")
-        stored = path.read_bytes()
-        if hashlib.sha256(memoryview(stored)[32:]).digest() != stored[:32]:
+        stored = memoryview(path.read_bytes())
+        if hashlib.sha256(stored[32:]).digest() != stored[:32]:
             raise ValueError("its checksum is another")
-        content = torch.load(io.BytesIO(memoryview(stored)[32:]), map_location="cpu", weights_only=True)
-        history = _history(content["history"], module)
+        content = torch.load(io.BytesIO(stored[32:]), map_location="cpu", weights_only=True)
         module.load_state_dict(content["module"])
         optimizer.load_state_dict(content["optimizer"])
-    except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, AttributeError,
-            pickle.UnpicklingError) as error:  # fmt: skip
+        return content["history"]
+    except Exception as error:  # whatever torch makes of it
         module.load_state_dict(before)
-        reason = "it holds no checkpoint" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())
-        print(
-            f"the checkpoint {path} is damaged ({reason[:200]}) and is removed; this run starts anew", file=sys.stderr
-        )
-        if path.is_file() or path.is_symlink():
-            path.unlink()
-        else:  # a folder, say, which may hold anything
-            put_aside(path)
+        reason = " ".join(str(error).split())[:200]
+        print(f"the checkpoint {path} is damaged ({reason}) and is removed; this run starts anew", file=sys.stderr)
+        path.unlink()
         return {}
-    return history
-
-
-def _history(stored: dict, module: nn.Module) -> dict:
-    """`stored`, if `loop.train` can go on from it; ValueError, TypeError or AttributeError if not."""
-    if stored.keys() != HISTORY.keys() or not all(isinstance(stored[name], kind) for name, kind in HISTORY.items()):
-        raise ValueError("its history is none")
-    numbers = [epoch["epoch"] for epoch in stored["epochs"]]
-    if numbers != list(range(1, len(numbers) + 1)) or stored["selected"] not in numbers:
-        raise ValueError("its epochs are none")
-    if stored["state"].keys() != module.state_dict().keys():
-        raise ValueError("its selected epoch is of another network")
-    return stored
