@@ -13,7 +13,7 @@ _ROOMS = {
     **dict.fromkeys(("config", "data", "models", "training", "runs", "evidence", "page", "files")),
     **dict.fromkeys(("Study", "load_model", "predict"), "runs"),
     **dict.fromkeys(
-        ("plots", "pictures", "tables", "numbers", "words", "findings", "claims", "live", "explore"), "page"
+        ("plots", "pictures", "tables", "numbers", "words", "findings", "claims", "effects", "live", "explore"), "page"
     ),
     "listing": "page.parts",
     "results": "evidence",

@@ -7,6 +7,7 @@ import papermill
 import pytest
 from export.words import check_words
 
+import report_lib
 from report_lib.config import PARAMETERS
 from report_lib.files import PROJECT
 
@@ -56,6 +57,13 @@ def test_there_is_one_import_cell(notebook):
         if any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(ast.parse(cell.source)))
     ]
     assert len(importing) == 1
+
+
+def test_what_it_imports_from_the_library_is_there(notebook):
+    (cell,) = [c for c in code(notebook) if "import " in c.source and "setup" in c.metadata.get("tags", [])]
+    for node in ast.walk(ast.parse(cell.source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "report_lib":
+            assert all(getattr(report_lib, alias.name) for alias in node.names)
 
 
 def test_its_parameters_are_typed_and_those_of_a_study(notebook):
