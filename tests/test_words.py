@@ -46,7 +46,7 @@ def both(*cells):
     typeset = pdf.Pdf(assemble.assemble(nb, journal))
     source = typeset.source(metadata.load())
     assert typeset.compiled(source, False)[0].startswith(b"%PDF")
-    body = page[page.index("</section>") : page.index("</main>")]
+    body = page[page.index("<main>") : page.index('<h1 id="cite-this-report"')]
     return body.replace("\N{NO-BREAK SPACE}", " "), source, made.journal.warnings
 
 
