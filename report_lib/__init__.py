@@ -13,7 +13,7 @@ _ROOMS = {
     **dict.fromkeys(("config", "data", "models", "training", "runs", "evidence", "page", "files")),
     **dict.fromkeys(("Study", "load_model", "predict"), "runs"),
     **dict.fromkeys(("plots", "pictures", "tables", "numbers", "words", "live", "explore"), "page"),
-    "listing": "page.parts",
+    **dict.fromkeys(("listing", "tabs"), "page.parts"),
     "results": "evidence",
     "read_yaml": "files",
 }
