@@ -253,7 +253,7 @@ def test_computed_numbers_stand_in_the_sentence(tmp_path):
         and "not_run" in page
     )
     assert len(said) == 1 and ", cell 3 (" in said[0]  # the inserted cell does not count
-    assert page.count("<details") == 1 and "inserted for the report" not in page
+    assert page.count('<div class="code">') == 1 and "inserted for the report" not in page
 
 
 def test_an_expression_that_fails_is_one_sentence_with_its_cell(tmp_path):
