@@ -221,6 +221,10 @@ def prepare(settings: dict) -> None:
     first = planned[0].configs[0]
     models.load_weights(first.weights, first.network)
     images = data.load(first)
+    if len(images.classes) < 2:
+        raise InputError(
+            f"data is {first.data!r}, which has the one class {images.classes[0]!r}; to tell classes apart takes two"
+        )
     for config in (config for plan in planned for config in plan.configs):
         data.check(images, config)
     print(needed(settings, images))

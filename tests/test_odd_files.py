@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin, features
 from report_lib import data
 from report_lib.config import Config
 from report_lib.data import folders, pictures, sources, trees
-from report_lib.files import InputError
+from report_lib.files import PROJECT, InputError
 
 
 def encode(picture, format, **options):
@@ -511,6 +511,27 @@ def test_a_zip_of_more_than_4_gibibytes_from_macos(tmp_path, hole):
     assert len(data.load(macos_zip(tmp_path / "x.zip", GOOD, hole), 63).train) == 6
 
 
+@pytest.mark.parametrize("start", [b"Rar!\x1a\x07\x01\0", b"7z\xbc\xaf\x27\x1c"])
+def test_an_archive_of_another_kind_is_named(tmp_path, start):
+    (tmp_path / "x.zip").write_bytes(start + bytes(99))
+    with pytest.raises(InputError, match="it is (rar|7z), so unpack it or pack it anew as zip or tar$"):
+        data.load(str(tmp_path / "x.zip"), 63)
+
+
+@pytest.mark.parametrize(("link", "target"), [("loop", "."), ("train/a/loop", "train"), ("train/a/loop", "train/a")])
+def test_a_link_to_a_folder_that_it_lies_in_is_named(tmp_path, link, target):
+    path = tree(tmp_path / "x", GOOD)
+    (tmp_path / "x" / link).symlink_to(tmp_path / "x" / target)
+    with pytest.raises(InputError, match=f"whose '{link}' is a link to a folder that it lies in; remove it$"):
+        data.load(path, 63)
+
+
+def test_a_linked_folder_of_a_class_is_used(tmp_path):
+    path = tree(tmp_path / "x", GOOD | {"../more/0.png": png(77)})
+    (tmp_path / "x" / "train" / "a" / "more").symlink_to(tmp_path / "more")
+    assert len(data.load(path, 63).train) == 7
+
+
 # --- copies, memory, fingerprints, the cache -------------------------------------------------------------------
 
 
@@ -535,6 +556,24 @@ def test_a_decoding_process_that_is_killed_ends_in_one_sentence(load, monkeypatc
     with pytest.raises(InputError, match="one of 2 processes was killed, most likely since memory ran out") as error:
         load({})
     assert "\n" not in str(error.value)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    """Not of memory: each process that it starts would run it, too."""
+    path = tree(tmp_path / "x", GOOD)
+    (tmp_path / "mine.py").write_text(f"""from report_lib import data
+from report_lib.data import trees
+from report_lib.files import InputError
+trees.PATIENCE, trees._cores = -1, lambda: 2
+try:
+    data.load({path!r}, 63)
+except InputError as error:
+    print(error)
+""")
+    done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(PROJECT)})  # fmt: skip
+    assert done.stdout.endswith("imports the script 'mine.py'; put what that does under if __name__ == '__main__':\n")
+    assert "memory" not in done.stdout and "Traceback" not in done.stderr, done.stderr
 
 
 def test_several_processes_decode_the_same(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ LARGEST_HEADER = 1 << 20  # bytes of tar headers between two files, long names a
 # An archive may unpack to so many bytes, or to so many times its own size if that is more.
 UNPACKED, RATIO = 4 << 30, 100
 UNDECLARED = "Some names are in an encoding that the archive does not declare, so their letters may be wrong."
+OTHERS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z"}  # by the first bytes
 WRAP = 1 << 32  # where macOS starts to count anew in zip archives of more than 4 GiB
 
 
@@ -59,10 +60,18 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
         tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, LookupError, struct.error,
         lzma.LZMAError, zlib.error,
     ) as error:  # fmt: skip
+        kind = _other_kind(path)
+        question = f"it is {kind}, so unpack it or pack it anew as zip or tar" if kind else "is it complete?"
         raise InputError(
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
-            "is it complete?"
+            f"{question}"
         ) from error
+
+
+def _other_kind(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return OTHERS.get(file.read(4), "")
+    return ""
 
 
 def walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -80,6 +89,12 @@ def walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
             return
         for parent, folders, files in os.walk(path, followlinks=True, onerror=stop):
             folders.sort()
+            for link in (Path(parent, name) for name in folders if Path(parent, name).is_symlink()):
+                if Path(parent).resolve().is_relative_to(link.resolve()):
+                    raise InputError(
+                        f"data is {str(path)!r}, whose {link.relative_to(path).as_posix()!r} is a link to a folder "
+                        "that it lies in; remove it"
+                    )
             for name in (*folders, *sorted(files)):
                 yield Path(parent, name), Path(parent, name).stat()
     except OSError as error:

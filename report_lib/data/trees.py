@@ -24,6 +24,7 @@ from report_lib.files import InputError, bar
 
 LARGEST = 1 << 28  # bytes of one image file
 CHUNK = 256  # files that are looked at, or decoded, before anything is done with them
+UNGUARDED = 3  # exit code of a process that has met the call for which it was started
 PATIENCE = 3  # seconds of work after which more processes are worth their start
 
 
@@ -171,6 +172,9 @@ class _Workers:
     """
 
     def __enter__(self) -> "_Workers":
+        # A process for decoding imports the script that asked for it; without a guard, the script asks again there.
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            sys.exit(UNGUARDED)
         self.count, self.seconds = min(_cores(), 16), 0.0
         self.pool: ProcessPoolExecutor | None = None
         return self
@@ -188,9 +192,16 @@ class _Workers:
                     self.pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"))
                 shares = [chunk[start :: self.count] for start in range(self.count)] if self.pool else [chunk]
                 each = (self.pool.map if self.pool else map)(functools.partial(_share, function), shares)
+                children = multiprocessing.active_children() if self.pool else []
                 try:
                     results = list(itertools.chain.from_iterable(each))
                 except BrokenProcessPool as error:
+                    self.pool.shutdown()  # type: ignore[union-attr]  # and the exit codes are known
+                    if any(child.exitcode == UNGUARDED for child in children):
+                        raise InputError(
+                            f"{what} has failed: it starts {self.count} processes, each of which imports the script "
+                            f"{sys.argv[0]!r}; put what that does under if __name__ == '__main__':"
+                        ) from error
                     raise InputError(
                         f"{what} has failed: one of {self.count} processes was killed, most likely since memory ran "
                         "out; close other programs, or give it fewer processors (taskset -c 0 make ...)"
