@@ -188,7 +188,7 @@ headless = env -u JPY_SESSION_NAME REPORT_RUNS="$$folder/runs" REPORT_CACHE="$$f
 
 nbval: $(READY)  ## execute the committed executed notebooks again and compare every result; about 2 minutes
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	PYTHONPATH="tests:$$PYTHONPATH" $(headless) export.isolated "$(PYTHON)" -m pytest --nbval -p nbval_results --nbval-current-env --color no $(KEPT)
+	PYTHONPATH="tests:$$PYTHONPATH" $(headless) export.isolated "$(PYTHON)" -m pytest --nbval --timeout 0 -p nbval_results --nbval-current-env --color no $(KEPT)
 
 nbval-reference: $(READY)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -134,7 +134,9 @@ def made(tmp_path_factory):
     typeset = pdf.Pdf(assemble.assemble(nb, journal))
     source = typeset.source(metadata.load())
     assert typeset.compiled(source, False)[0].startswith(b"%PDF")
-    by_html = dict(re.findall(r"<h1 [^>]*><a [^>]*></a><span[^>]*>\d+</span> (.*?)</h1>(.*?)(?=<h1 |</main>)", page, re.DOTALL))
+    by_html = dict(
+        re.findall(r"<h1 [^>]*><a [^>]*></a><span[^>]*>\d+</span> (.*?)</h1>(.*?)(?=<h1 |</main>)", page, re.DOTALL)
+    )
     by_typst = dict(re.findall(r"^= (.*?)\n<[^>\n]*>\n(.*?)(?=^= |\Z)", source, re.DOTALL | re.MULTILINE))
     return by_html, by_typst, maker.journal.warnings, page
 
