@@ -33,11 +33,13 @@ def png(size=(8, 8)):
 
 def contents(path):
     """What a tree or archive holds, by name."""
-    return {member.name: content for member, content in archives.members(path, lambda _: True)}
+    return dict(archives.members(path, lambda _: True))
 
 
 def names(path):
-    return {member.name for member, _ in archives.members(path, lambda _: False)}
+    seen = set()
+    assert not list(archives.members(path, lambda member: seen.add(member.name)))
+    return seen
 
 
 def bomb(side=60_000):

@@ -30,8 +30,9 @@ class Member(NamedTuple):
 Read = Callable[[], bytes]
 
 
-def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Member, bytes | Path | None]]:
-    """Each file and folder of a tree or archive, with what it holds if it is wanted: bytes, or the path to read.
+def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[str, bytes | Path]]:
+    """The names of files in a tree or archive, with what each holds: bytes, or the path to read. All files and folders
+    are shown to `wanted`, which says whether it is one of them.
 
     Raises InputError for what cannot be read whole, and for what no honest archive of images has.
     """
@@ -43,10 +44,10 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
             # ./train/a/0.png is train/a/0.png
             name = "/".join(part for part in parts if part not in ("", "."))
             member = member._replace(name=name + "/" * member.name.endswith("/"))
-            asked = wanted(member)
-            if asked and member.trouble:
-                raise InputError(f"data is {str(path)!r}, whose {member.name!r} is {member.trouble}")
-            yield member, None if not asked else read if isinstance(read, Path) else read()
+            if wanted(member):
+                if member.trouble:
+                    raise InputError(f"data is {str(path)!r}, whose {member.name!r} is {member.trouble}")
+                yield member.name, read if isinstance(read, Path) else read()
     except InputError:
         raise
     except (

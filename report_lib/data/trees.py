@@ -49,11 +49,8 @@ def decode(path: Path, image_size: int, native: Path) -> Path:
         keep = not others and max(size) <= image_size
         shape = size[::-1] if keep else (image_size, image_size)
         entry = native if keep else native.with_name(native.name.replace("native", str(image_size)))
-        odd: dict[str, list[str]] = {}
-        for name, look in used.items():
-            for key in look.odd:
-                odd.setdefault(key, []).append(name)
-        said = [f"{pictures.ODD[k]}: {len(n):,} of {len(rows):,}, such as {n[0]!r}." for k, n in odd.items()]
+        odd = {key: [name for name, look in used.items() if key in look.odd] for key in pictures.ODD}
+        said = [f"{pictures.ODD[k]}: {len(n):,} of {len(rows):,}, such as {n[0]!r}." for k, n in odd.items() if n]
         every = [*notes, *merged, *alike, *ranges, *said]
         unused = dict(left_out + Counter(useless.values()))
         try:
@@ -86,14 +83,8 @@ def _survey(path: Path) -> tuple[dict[str, pictures.Seen | None], list[str]]:
             )
         return used and member.size <= LARGEST
 
-    looks |= dict(_each(f"reading {path.name}", pictures.examine, _files(path, wanted), CHUNK))
+    looks |= dict(_each(f"reading {path.name}", pictures.examine, archives.members(path, wanted), CHUNK))
     return looks, sorted(notes)
-
-
-def _files(path: Path, wanted: Callable[[archives.Member], bool]) -> Iterator[tuple[str, pictures.Content]]:
-    for member, content in archives.members(path, wanted):
-        if content is not None:
-            yield member.name, content
 
 
 def skipping() -> bool:
@@ -135,7 +126,7 @@ def _fill(path: Path, rows: dict[str, tuple[str, int]], pixels: dict[str, np.nda
     decoded, or that has gone since it was looked at."""
     lost, lacking = {}, dict.fromkeys(rows)
     most = max(1, min(CHUNK, (256 << 20) // pixels["train"][0].nbytes))  # at once: at most 256 MiB
-    files = _files(path, lambda member: member.name in rows)
+    files = archives.members(path, lambda member: member.name in rows)
     for name, picture in _each(f"decoding {path.name}", decode, files, most, len(rows)):
         lacking.pop(name)
         part, row = rows[name]
