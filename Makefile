@@ -148,7 +148,7 @@ STYLE := $(wildcard report/export/*.py report/export/templates/*) report/metadat
 $(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(EVERY:%=$(DIR)/%.ipynb) $(STYLE)
 	@set --; while read -r field; do set -- "$$@" --set "$$field"; done \
 	  < <("$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml --heading | grep =); \
-	"$(PYTHON)" -m export $(DIR) $* $(NOTEBOOKS:%=$(DIR)/%.ipynb) $(if $(WITH),--with $(WITH:%=$(DIR)/%.ipynb)) "$$@"
+	"$(PYTHON)" -m export $(DIR) $* $(NOTEBOOKS:%=$(DIR)/%.ipynb) $(if $(WITH),--with $(WITH:%=$(DIR)/%.ipynb)) --link results.json "$$@"
 
 $(DIR)/results.json: $(DIR)/parameters.yaml $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 	@"$(PYTHON)" -m report_lib results $< --published report/published.yaml --searches $(wildcard report/tuning/*.yaml) --output $@
@@ -188,7 +188,7 @@ headless = env -u JPY_SESSION_NAME REPORT_RUNS="$$folder/runs" REPORT_CACHE="$$f
 
 nbval: $(READY)  ## execute the committed executed notebooks again and compare every result; about 2 minutes
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	PYTHONPATH="tests:$$PYTHONPATH" $(headless) export.isolated "$(PYTHON)" -m pytest --nbval -p nbval_results --nbval-current-env --color no $(KEPT)
+	PYTHONPATH="tests:$$PYTHONPATH" $(headless) export.isolated "$(PYTHON)" -m pytest --nbval --timeout 0 -p nbval_results --nbval-current-env --color no $(KEPT)
 
 nbval-reference: $(READY)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

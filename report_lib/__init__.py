@@ -15,7 +15,7 @@ _ROOMS = {
     **dict.fromkeys(
         ("plots", "pictures", "tables", "numbers", "words", "findings", "claims", "effects", "live", "explore"), "page"
     ),
-    "listing": "page.parts",
+    **dict.fromkeys(("listing", "tabs"), "page.parts"),
     "results": "evidence",
     "read_yaml": "files",
 }

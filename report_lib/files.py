@@ -109,6 +109,12 @@ def walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
             return
         for parent, folders, files in os.walk(path, followlinks=True, onerror=stop):
             folders.sort()
+            for link in (Path(parent, name) for name in folders if Path(parent, name).is_symlink()):
+                if Path(parent).resolve().is_relative_to(link.resolve()):
+                    raise InputError(
+                        f"data is {str(path)!r}, whose {link.relative_to(path).as_posix()!r} is a link to a folder "
+                        "that it lies in; remove it"
+                    )
             for name in (*folders, *sorted(files)):
                 yield Path(parent, name), Path(parent, name).stat()
     except OSError as error:

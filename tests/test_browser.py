@@ -45,6 +45,8 @@ def made_up():
         shown("table", label="tab-made", caption="Of names.", header=["name", "n", "time", "value"], rows=rows, align="lrrr"),
         shown("figure", label="fig-made", caption="A plot.", alt="A line.", svg=plot()),
         shown("listing", label="lst-made", caption="Long code.", code=long_code),
+        *(shown("figure", label=f"fig-{tab}", caption=f"Of {tab}.", alt=f"{tab}.", svg=plot(), group="g", tab=tab) for tab in ("corrected", "tuned")),
+        new_markdown_cell("As [Figure](#fig-tuned), [Figure](#fig-made), [@kingma2015] and $e^{z}$ say:\n\n$$ \\frac{a}{\\sum_{k=1}^{K} e^{z_k}} $$"),
         new_code_cell("outputs = 1", outputs=outs),
         *(new_markdown_cell(f"## Section of part {letter}\n\n" + "Words. " * 200) for letter in "abcdefgh"),
     ]  # fmt: skip
@@ -60,13 +62,12 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def page_of(browser, path):
-    """open(width, scheme) -> (page, what it logged, what it asked for)."""
+    """open(width, scheme, **options of the browser) -> (page, what it logged, what it asked for)."""
     contexts = []
 
-    def open_page(width=1400, scheme="light"):
-        contexts.append(
-            browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        )
+    def open_page(width=1400, scheme="light", **more):
+        view = {"width": width, "height": 900}
+        contexts.append(browser.new_context(viewport=view, color_scheme=scheme, offline=True, **more))
         page, logged, asked = contexts[-1].new_page(), [], []
         page.on("console", lambda message: logged.append(message.text))
         page.on("pageerror", lambda error: logged.append(str(error)))
@@ -139,14 +140,86 @@ def test_long_code_wraps_and_formulas_have_their_font(page_of):
     assert page.evaluate("document.fonts.check('16px \"Report Math\"') && document.fonts.size") == 4
 
 
-def test_on_paper_there_is_no_navigation_and_folded_code_opens_with_a_click(page_of):
-    page, _, _ = page_of()
-    folded = page.locator("details.code").first
-    assert not folded.locator("pre").is_visible()
-    folded.locator("summary").click()
-    assert folded.locator("pre").is_visible()
+def test_one_switch_shows_all_code_with_and_without_a_script(page_of):
+    for scripted in (True, False):
+        page, _, _ = page_of(java_script_enabled=scripted)
+        folded = page.locator(".code pre").first
+        assert not folded.is_visible() and page.locator("#lst-made pre").is_visible()
+        page.locator("#show-code").check()
+        assert folded.is_visible() and page.locator(".code pre:visible").count() == page.locator(".code pre").count()
     page.emulate_media(media="print")
-    assert not page.locator("#toc").is_visible() and page.locator("#fig-made svg").is_visible()
+    assert (
+        not folded.is_visible() and not page.locator("#toc").is_visible() and page.locator("#fig-made svg").is_visible()
+    )
+
+
+def test_code_is_copied_as_it_was_typed(page_of):
+    page, _, _ = page_of(permissions=["clipboard-read", "clipboard-write"])
+    page.locator("#lst-made .copy").click()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("def f(x):\n    return name_of_a_term_0(x) + ")
+
+
+def test_tabs_show_one_and_all_where_there_is_no_script_or_on_paper(page_of):
+    page, logged, _ = page_of()
+    assert page.locator("#fig-corrected").is_visible() and not page.locator("#fig-tuned").is_visible()
+    page.get_by_role("tab", name="corrected").press("ArrowRight")
+    assert page.locator("#fig-tuned").is_visible() and not page.locator("#fig-corrected").is_visible()
+    page.get_by_role("tab", name="corrected").click()
+    page.locator('main a[href="#fig-tuned"]').first.click()
+    assert page.locator("#fig-tuned").is_visible() and logged == []
+    page.emulate_media(media="print")
+    assert page.locator("#fig-corrected").is_visible() and page.locator("#fig-tuned").is_visible()
+    plain, _, _ = page_of(java_script_enabled=False)
+    assert plain.locator("#fig-corrected").is_visible() and plain.locator("#fig-tuned").is_visible()
+
+
+def test_references_show_what_they_refer_to_under_the_pointer_and_at_the_first_tap(page_of):
+    page, _, _ = page_of()
+    page.locator('main a[href="#ref-kingma2015"]').first.hover()
+    page.wait_for_selector(".preview:visible")
+    assert "Adam: A Method" in page.locator(".preview").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator(".preview").is_visible()
+    phone, _, _ = page_of(390, has_touch=True)
+    link = phone.locator('main a[href="#fig-made"]').first
+    link.tap()
+    assert phone.locator(".preview svg").is_visible() and phone.evaluate("location.hash") == ""
+    box = phone.locator(".preview").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    link.tap()
+    assert phone.evaluate("location.hash") == "#fig-made" and not phone.locator(".preview").is_visible()
+
+
+def test_a_figure_can_be_enlarged(page_of):
+    page, _, _ = page_of(390)
+    small = page.locator("#fig-made svg").bounding_box()["width"]
+    page.locator("#fig-made .zoom").click()
+    assert page.locator("dialog svg").bounding_box()["width"] > 1.5 * small
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+
+
+def test_a_phone_shows_whole_figures_folded_contents_and_a_tables_first_column(page_of):
+    page, _, _ = page_of(390)
+    assert page.locator("#toc summary").is_visible() and not page.locator("#toc a").first.is_visible()
+    column = page.locator("main").bounding_box()
+    picture = page.locator("#fig-made svg").bounding_box()
+    assert abs(picture["width"] - column["width"]) < 2
+    first = page.locator("#tab-made tbody tr").nth(1).locator("> :first-child")
+    before = first.bounding_box()["x"]
+    page.evaluate("document.querySelector('#tab-made .table').scrollLeft = 60")
+    assert page.evaluate("document.querySelector('#tab-made .table').scrollLeft") > 0
+    assert abs(first.bounding_box()["x"] - before) < 1
+
+
+def test_scripts_do_not_float_and_sums_do_not_collide(page_of):
+    page, _, _ = page_of()
+    rects = """selector => [...document.querySelectorAll(selector)].filter(m => m.textContent.length < 9).map(m =>
+        [...m.children].map(c => { const r = c.getBoundingClientRect(); return [r.top, r.bottom]; }))"""
+    scripts = page.evaluate(rects, "math msup")
+    assert scripts and all(top < up_bottom and up_top < top + 3 for (top, _), (up_top, up_bottom) in scripts)
+    sums = page.evaluate(rects, "math :is(msubsup, munderover)")
+    assert sums and all(over[1] <= under[0] + 4 for _, under, over in sums)
 
 
 def test_colours_of_a_styled_cell_can_be_read():

@@ -13,11 +13,13 @@ from pathlib import Path
 import nbformat
 import pytest
 import typst
-from export import assemble, exporter, fonts, merge, metadata, outputs, pdf
+from export import assemble, drawing, exporter, fonts, merge, metadata, outputs, pdf, tables
 from export.origin import ExportError, Journal
 from export.reading import tidied
 from fontTools.ttLib import TTFont
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from report_lib.page import parts
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="20pt" height="10pt"><rect width="9" height="9"/></svg>'
 STRANGE = ["<script>alert(1)</script>", "a_b%c&d#$", "猫", "[x](http://evil)", "*b* `c` $d$ @e \\f {g} #h",
@@ -239,12 +241,12 @@ def test_code_is_shown_where_tagged_and_else_folded():
     nb = notebook(new_markdown_cell("# T"), cell(source="seen = 1", tags=["listing"]), cell(source="hidden = 2"))
     page, source = html(nb), typst_of(nb)
     assert "seen = 1" in source and "hidden = 2" not in source
-    assert page.count("<details") == 1 and "hidden" in page.split("<details")[1]
+    assert page.count('<div class="code">') == 1 and "hidden" in page.split('<div class="code">')[1]
 
 
 def test_the_abstract_comes_first():
     nb = notebook(new_markdown_cell("# Later"), cell(part("prose", markdown="In short."), tags=["abstract"]))
-    page = html(nb)
+    page = html(nb).partition("<main>")[2]
     assert page.index("At a glance") < page.index("In short.") < page.index("Later</h1>")
 
 
@@ -253,6 +255,131 @@ def test_references_stand_before_the_appendix_and_only_where_something_is_cited(
     page = html(nb)
     assert page.index(">References</h1>") < page.index("Kingma, Diederik") < page.index("Appendix: more</h1>")
     assert "References</h1>" not in html(notebook(new_markdown_cell("# One")))
+    assert "Appendix: more</h1>" in page[: page.index(">Statement of contribution</h1>")]
+    assert page.index(">Statement of contribution</h1>") < page.index("@misc{contributors2026,")
+    assert 'href="https://arxiv.org/abs/1412.6980"' in page and "https://arxiv.org/abs/1412.6980" in typst_of(nb)
+
+
+def test_the_main_figure_stands_on_the_front_page_wherever_it_is_drawn():
+    front = cell(part("prose", markdown="In short."), part("prose", markdown="Three claims."), tags=["abstract"])
+    nb = notebook(new_markdown_cell("# Later"), cell(figure("fig-other"), figure()), front)
+    tree = assemble.assemble(tidied(nb), Journal(), main_figure="fig-one")
+    page = pdf.Pdf(tree).source(metadata.load())
+    assert page.index("In short.") < page.index("<fig-one>") < page.index("Three claims.") < page.index("Later")
+    assert "#strong[Figure~1.] A caption." in page and "#strong[Figure~2.]" in page
+    assert "<fig-one>" in typst_of(
+        notebook(new_markdown_cell("# Later"), cell(figure()))
+    )  # where there is no front page
+
+
+def test_sections_can_be_linked_to_and_the_contents_go_three_levels_deep():
+    page = html(notebook(new_markdown_cell("# One\n\n## Two\n\n### Three")))
+    assert '<h3 data-number="1.1.1" id="three"><a class="anchor" href="#three"' in page
+    assert re.search(r'<nav id="toc".*<a href="#three"[^>]*>.*</nav>', page, re.DOTALL)
+
+
+def test_names_are_said_once_decimals_stand_below_each_other_and_notes_below_the_rows():
+    rows = (
+        ("probe", "9.5 ± 0.25", "0123456789abcdef"),
+        ("probe", "10 ± 1", "python -m x --seed 1"),
+        ("tuned", "7 ± 2", "x"),
+    )
+    given = part("table", label="tab-x", caption="Of x.", header=["name", "%", "made by"], rows=[list(r) for r in rows],
+                 align="lrl", notes=["Rounded to 2 %."])  # fmt: skip
+    nb = notebook(new_markdown_cell("# T"), cell(given))
+    page, source = html(nb), typst_of(nb)
+    assert '<span class="again">probe</span>' in page and page.count('<tr class="group">') == 1
+    assert '10<span class="pad">.0</span> ± 1<span class="pad">.00</span>' in page
+    assert '<td class="right short"><span class="pad"></span>' not in page and "<code><span>0123456789abcdef" in page
+    assert "<p>Rounded to 2\N{NO-BREAK SPACE}%.</p>" in page and "#notes[" in source
+    assert source.count('"probe"') == 1 and 'hide(".0")' in source and 'box(raw("--seed"))' in source
+    assert made_pdf(nb).startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("column", "pads"),
+    [
+        (["1.50", "2"], {1: (("2", False), (".00", True))}),
+        (["\u221212 to \u22125", "\u22120.5 to +1.1"], {0: (("\u221212", False), (".0", True), (" to ", False),
+                                                       ("\u22125", False), (".0", True))}),
+        (["1.5", "2.5"], {}), (["1", "20"], {}), (["1.5", "the same"], {}),
+        (["", "1.5", "2"], {2: (("2", False), (".0", True))}),
+    ],
+)  # fmt: skip
+def test_where_numbers_are_padded(column, pads):
+    assert tables._padded(column) == pads
+
+
+def test_what_code_printed_stands_with_it_in_another_frame():
+    so, alone = (new_output("stream", name="stdout", text=text) for text in ("so", "alone"))
+    nb = notebook(new_markdown_cell("# T"), cell(so, source="x", tags=["listing"]), cell(alone, source="y"))
+    source = typst_of(nb)
+    assert '#printing(raw("x"' in source and '#output("so", true)' in source and '#output("alone", false)' in source
+    assert pdf.MARK not in source[source.index("#printing") : source.index('#output("so"')]
+
+
+def test_a_figure_that_leaves_a_hole_moves_below_text_of_its_section():
+    tall = SVG.replace('width="20pt" height="10pt"', 'width="200pt" height="330pt"')
+    words = "Words and words. " * 60
+    cells = [new_markdown_cell(f"# T\n\n{words}\n\n{words}\n\n{words}"), cell(figure(svg=tall)),
+             new_markdown_cell(f"BELOW. {words}\n\n# Next\n\nFurther.")]  # fmt: skip
+    details = metadata.load()
+    typeset = pdf.Pdf(assemble.assemble(tidied(notebook(*cells)), Journal()))
+    source = typeset.source(details)
+    tried = []
+
+    def holes(text):
+        tried.append(text)
+        return {"fig-one": 300.0} if text.index("BELOW") > text.index("<fig-one>") else {}
+
+    filled = pdf._filled(source, holes)
+    assert filled.index("BELOW") < filled.index("<fig-one>") < filled.index("Next") and len(filled) == len(source)
+    assert pdf._filled(source, lambda text: {"fig-one": 300.0}) == source  # where it does not help, all stays
+    moved = typeset.compiled(source, False)[0]
+    places = pdf._holes([b""], [("fig-one", 1, 700.0)])
+    assert moved.startswith(b"%PDF") and places == {} and tried
+
+
+def test_a_hole_is_white_above_the_foot_of_a_page():
+    page = b"#set page(width: 595pt, height: 842pt, margin: 60pt)\n#block(height: 200pt, width: 90pt, fill: black)"
+    assert 510 < pdf._hole(typst.compile(page, format="png", ppi=pdf.PPI)) < 530
+
+
+def test_colours_of_drawings_turn_with_the_page():
+    page = html(
+        notebook(new_markdown_cell("# T"), cell(figure(svg=SVG.replace("<rect", '<rect style="fill: #DDDDDD"'))))
+    )
+    assert "fill: var(--cdddddd, #DDDDDD)" in page and re.search(r"--cdddddd: #3[0-9a-f]{5};", page)
+    lightness = [int(drawing._dark(grey * 3)[1:3], 16) for grey in ("ff", "dd", "80", "00")]
+    assert lightness == sorted(lightness) and lightness[0] < 0x20 and lightness[3] > 0xD0
+    red, green, blue = (int(drawing._dark("0072b2")[n : n + 2], 16) for n in (1, 3, 5))
+    assert blue > green > red  # still blue
+
+
+def test_scripts_have_a_place_in_the_font_of_formulas():
+    font = TTFont(io.BytesIO(base64.b64decode(fonts._woff(fonts.MATH, "x"))))
+    constants = font["MATH"].table.MathConstants
+    assert constants.SuperscriptShiftUp.Value == round(0.363 * 2048) and constants.FractionNumeratorShiftUp.Value > 500
+
+
+def test_parts_of_one_group_become_tabs(monkeypatch):
+    displayed = []
+    monkeypatch.setattr(parts, "display", displayed.append)
+    shown = parts.Figure("fig-one", "A caption.", "An alternative text.", SVG)
+    parts.tabs("curves", corrected=shown, tuned=shown, published=None)
+    outs = [new_output("display_data", data=each._repr_mimebundle_()) for each in displayed]
+    assert [each.label for each in displayed] == ["fig-one", "fig-one-tuned"]
+    page = html(notebook(new_markdown_cell("# T"), cell(*outs), cell(figure("fig-alone"))))
+    assert page.count('<div class="tabs">') == 1 and re.findall('data-tab="(.*?)"', page) == ["corrected", "tuned"]
+    assert page.index('id="fig-one-tuned"') < page.index('id="fig-alone"')
+    assert typst_of(notebook(new_markdown_cell("# T"), cell(*outs))).count("#figure(") == 2
+
+
+def test_the_page_names_itself_and_links_to_what_lies_beside_it(report):
+    page = (report[0] / "out" / "report.html").read_text()
+    assert '<a href="report.pdf">report.pdf</a>' in page and '<a href="results.json">results.json</a>' in page
+    assert 'property="og:title" content="My $title"' in page and 'property="og:image" content="report.png"' in page
+    assert '<meta name="description" content="An accuracy of' in page
 
 
 def test_a_figure_carries_its_alternative_text():
@@ -263,7 +390,7 @@ def test_a_figure_carries_its_alternative_text():
 
 def test_html_asks_nothing_of_the_network():
     page = html(notebook(new_markdown_cell("# T\n\n$x$ [@kingma2015]"), *(cell(out) for out, _ in EVERY_KIND.values())))
-    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
+    assert not re.findall(r'(?:src|<link[^>]*href)="(?!data:|#)[^"]*"', page)
     assert "@import" not in page and "fetch(" not in page and not re.findall(r"url\((?![\"']?(?:data:|#))", page)
 
 
@@ -341,7 +468,8 @@ def report(tmp_path_factory):
     """A folder with a notebook and the report made of it."""
     folder = tmp_path_factory.mktemp("built")
     written(folder / "a.ipynb", new_markdown_cell("# T\n\nAn accuracy of 80.1 %."), cell(figure()), cell(table()))
-    code, said = export(folder, "out", "report", "a.ipynb", "--set", "main_figure=fig-one", "--set", "title=My $title")
+    code, said = export(folder, "out", "report", "a.ipynb", "--link", "results.json", "--set", "main_figure=fig-one",
+                        "--set", "title=My $title")  # fmt: skip
     assert code == 0, said
     return folder, said
 
@@ -374,8 +502,9 @@ def test_a_second_build_is_the_same_whatever_the_users_settings(report, tmp_path
                "XDG_CONFIG_HOME": str(tmp_path), "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "HOME": str(tmp_path),
                "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1"}  # fmt: skip
     code, said = export(
-        folder, "again", "report", "a.ipynb", "--set", "main_figure=fig-one", "--set", "title=My $title", env=hostile
-    )
+        folder, "again", "report", "a.ipynb", "--link", "results.json", "--set", "main_figure=fig-one", "--set",
+        "title=My $title", env=hostile,
+    )  # fmt: skip
     assert code == 0, said
     for file in (folder / "out").iterdir():
         assert file.read_bytes() == (folder / "again" / file.name).read_bytes(), file.name

@@ -134,7 +134,9 @@ def made(tmp_path_factory):
     typeset = pdf.Pdf(assemble.assemble(nb, journal))
     source = typeset.source(metadata.load())
     assert typeset.compiled(source, False)[0].startswith(b"%PDF")
-    by_html = dict(re.findall(r"<h1 [^>]*><span[^>]*>\d+</span> (.*?)</h1>(.*?)(?=<h1 |</main>)", page, re.DOTALL))
+    by_html = dict(
+        re.findall(r"<h1 [^>]*><a [^>]*></a><span[^>]*>\d+</span> (.*?)</h1>(.*?)(?=<h1 |</main>)", page, re.DOTALL)
+    )
     by_typst = dict(re.findall(r"^= (.*?)\n<[^>\n]*>\n(.*?)(?=^= |\Z)", source, re.DOTALL | re.MULTILINE))
     return by_html, by_typst, maker.journal.warnings, page
 
@@ -178,7 +180,7 @@ def test_each_comes_out_in_both_formats_or_says_why_not(made, name):
     code, shown, hidden, warning = CASES[name]
     by_html, by_typst, warnings, _ = made
     html, typst = by_html[name], by_typst[name]
-    visible = re.sub(r'<details class="code">.*?</details>', "", html, flags=re.DOTALL)
+    visible = re.sub(r'<div class="code">.*?</div>', "", html, flags=re.DOTALL)
     words = unescape(visible) + unescape(re.sub(r"<annotation.*?</annotation>|<[^>]*>", "", visible, flags=re.DOTALL))
     without = re.sub(r"<annotation.*?</annotation>", "", words, flags=re.DOTALL)
     for text in shown:
@@ -195,9 +197,9 @@ def test_each_comes_out_in_both_formats_or_says_why_not(made, name):
 def test_nothing_runs_or_fetches(made):
     *_, page = made
     body = re.sub(
-        r'<details class="code">.*?</details>',
+        r'<div class="code">.*?</div>',
         "",
-        page[page.index("</section>") : page.index("</main>")],
+        page[page.index("<main>") : page.index('<h1 id="cite-this-report"')],
         flags=re.DOTALL,
     )
     for tag in re.findall(r"<[a-z][^>]*>", body):

@@ -509,6 +509,27 @@ def test_a_zip_of_more_than_4_gibibytes_from_macos_is_refused_with_a_way_out(tmp
         data.load(macos_zip(tmp_path / "x.zip", GOOD, 1 << 29), 63)
 
 
+@pytest.mark.parametrize("start", [b"Rar!\x1a\x07\x01\0", b"7z\xbc\xaf\x27\x1c"])
+def test_an_archive_of_another_kind_is_named(tmp_path, start):
+    (tmp_path / "x.zip").write_bytes(start + bytes(99))
+    with pytest.raises(InputError, match="it is (rar|7z), so unpack it or pack it anew as zip or tar$"):
+        data.load(str(tmp_path / "x.zip"), 63)
+
+
+@pytest.mark.parametrize(("link", "target"), [("loop", "."), ("train/a/loop", "train"), ("train/a/loop", "train/a")])
+def test_a_link_to_a_folder_that_it_lies_in_is_named(tmp_path, link, target):
+    path = tree(tmp_path / "x", GOOD)
+    (tmp_path / "x" / link).symlink_to(tmp_path / "x" / target)
+    with pytest.raises(InputError, match=f"whose '{link}' is a link to a folder that it lies in; remove it$"):
+        data.load(path, 63)
+
+
+def test_a_linked_folder_of_a_class_is_used(tmp_path):
+    path = tree(tmp_path / "x", GOOD | {"../more/0.png": png(77)})
+    (tmp_path / "x" / "train" / "a" / "more").symlink_to(tmp_path / "more")
+    assert len(data.load(path, 63).train) == 7
+
+
 # --- copies, memory, fingerprints, the cache -------------------------------------------------------------------
 
 

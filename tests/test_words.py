@@ -46,7 +46,7 @@ def both(*cells):
     typeset = pdf.Pdf(assemble.assemble(nb, journal))
     source = typeset.source(metadata.load())
     assert typeset.compiled(source, False)[0].startswith(b"%PDF")
-    body = page[page.index("</section>") : page.index("</main>")]
+    body = page[page.index("<main>") : page.index('<h1 id="cite-this-report"')]
     return body.replace("\N{NO-BREAK SPACE}", " "), source, made.journal.warnings
 
 
@@ -253,7 +253,7 @@ def test_computed_numbers_stand_in_the_sentence(tmp_path):
         and "not_run" in page
     )
     assert len(said) == 1 and ", cell 3 (" in said[0]  # the inserted cell does not count
-    assert page.count("<details") == 1 and "inserted for the report" not in page
+    assert page.count('<div class="code">') == 1 and "inserted for the report" not in page
 
 
 def test_an_expression_that_fails_is_one_sentence_with_its_cell(tmp_path):

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import metadata
@@ -18,12 +19,22 @@ from .merge import check, merge
 from .origin import ExportError
 
 
-def export(folder: Path, name: str, main: list[Path], further: list[Path], details: metadata.Metadata) -> list[str]:
-    """Writes the report's files and returns the warnings. Raises ExportError, and then has written nothing."""
+def export(
+    folder: Path,
+    name: str,
+    main: list[Path],
+    further: list[Path],
+    details: metadata.Metadata,
+    links: Sequence[str] = (),
+) -> list[str]:
+    """Writes the report's files, whose page links to `links` and to the notebooks beside it, and returns the warnings.
+
+    Raises ExportError, and then has written nothing."""
     from .exporter import Report
 
     check([*main, *further])
-    exporter = Report(details=details)
+    notebooks = [path.name for path in [*main, *further] if path.resolve().parent == folder.resolve()]
+    exporter = Report(details=details, beside=[*links, *notebooks])
     exporter.log.disabled = True  # the warnings are printed once, by main()
     page, resources = exporter.from_notebook_node(merge(main, further), {"unique_key": name})
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--metadata", type=Path, default=metadata.FILE, help="the title page; default: report/metadata.yaml"
     )
+    parser.add_argument(
+        "--link", action="append", default=[], metavar="FILE", help="a file beside the report that its page links to"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the title page")
     options = parser.parse_args(arguments)
     try:
@@ -70,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise ExportError(f"--set is {given!r}; it is FIELD=VALUE")
             changes[field] = value
         details = metadata.load(options.metadata, changes)
-        warnings = export(options.folder, options.name, options.notebooks, options.further, details)
+        warnings = export(options.folder, options.name, options.notebooks, options.further, details, options.link)
     except (ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

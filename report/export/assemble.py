@@ -25,13 +25,14 @@ class Document:
     tree: Blocks
     pool: Pool
     journal: Journal
-    contribution: Blocks
     formulas: dict[str, Place]
     places: list[Place]  # of each block of the tree
 
 
-def assemble(nb: NotebookNode, journal: Journal, contribution: str = "") -> Document:
-    """Raises ExportError where the notebooks cannot become a document."""
+def assemble(nb: NotebookNode, journal: Journal, contribution: str = "", main_figure: str = "") -> Document:
+    """The document; its main figure, wherever a notebook draws it, stands on the front page, if there is one.
+
+    Raises ExportError where the notebooks cannot become a document."""
     pool = Pool()
     abstract: list[outputs.Piece] = []
     body: list[outputs.Piece] = []
@@ -39,8 +40,11 @@ def assemble(nb: NotebookNode, journal: Journal, contribution: str = "") -> Docu
         tags = set(cell.metadata.get("tags", []))
         (abstract if "abstract" in tags else body).extend(_pieces(cell, tags, pool, journal))
     if abstract:
-        abstract.insert(0, Text("# At a glance {-}", Place()))
-    pieces = [*abstract, *body, Text(contribution, Place("metadata.yaml"))]
+        main = [piece for piece in body if isinstance(piece, Block) and piece.label and piece.label == main_figure]
+        body = [piece for piece in body if piece not in main]
+        abstract = [Text("# At a glance {-}", Place()), abstract[0], *main, *abstract[1:]]
+    closing = Text(f"# Statement of contribution {{-}}\n\n{contribution}", Place("metadata.yaml"))
+    pieces = [*abstract, *body, *[closing] * bool(contribution)]
     asides = [
         Text(block.content["caption"], block.place, into=block.content)
         for block in [*pool.blocks(), *(piece for piece in pieces if isinstance(piece, Block))]
@@ -52,7 +56,7 @@ def assemble(nb: NotebookNode, journal: Journal, contribution: str = "") -> Docu
         text.into["caption"] = trees[id(text)][0]["c"] if trees[id(text)] else []  # type: ignore[index]
     tree: Blocks = []
     origin: dict[int, Place] = {}
-    for piece in pieces[:-1]:
+    for piece in pieces:
         made = [pool.node(piece)] if isinstance(piece, Block) else trees[id(piece)]
         origin |= {id(block): piece.place for block in made}
         tree += made
@@ -66,14 +70,14 @@ def assemble(nb: NotebookNode, journal: Journal, contribution: str = "") -> Docu
     formulas |= {block.content["tex"]: block.place for block in pool.blocks() if block.kind == "equation"}
     placed = [(node, origin[id(block)]) for block in tree for node in references.of([block], origin[id(block)])]
     tree = [node for node, _ in placed]
+    closes = re.compile(r"Appendi|Statement of contribution$")
     if pandoc.every(tree, "Cite") or any(pandoc.every(block.content.get("caption"), "Cite") for block in pool.blocks()):
         place = next((n for n, node in enumerate(tree) if node["t"] == "Header" and node["c"][0] == 1
-                      and re.match(r"Appendi", stringify(node["c"][2]))), len(tree))  # fmt: skip
+                      and closes.match(stringify(node["c"][2]))), len(tree))  # fmt: skip
         tree[place:place] = [pandoc.heading(1, "References", "unnumbered"), {"t": "Div", "c": [["refs", [], []], []]}]
         tree[place]["c"][1][0] = "references"
         placed[place:place] = [(node, Place()) for node in tree[place : place + 2]]
-    return Document(tree, pool, journal, references.of(trees[id(pieces[-1])], pieces[-1].place), formulas,
-                    [place for _, place in placed])  # fmt: skip
+    return Document(tree, pool, journal, formulas, [place for _, place in placed])
 
 
 def _pieces(cell: NotebookNode, tags: set[str], pool: Pool, journal: Journal) -> list[outputs.Piece]:
@@ -100,7 +104,10 @@ def _pieces(cell: NotebookNode, tags: set[str], pool: Pool, journal: Journal) ->
         pieces.append(block)
     if chosen.output:
         context = outputs.Cell(place, chosen, journal, pool, folders, "raises-exception" in tags)
-        pieces += outputs.read(cell, context)
+        made = outputs.read(cell, context)
+        if pieces and made and isinstance(made[0], Block) and made[0].kind == "output" and block.content.get("shown"):
+            block.content["printing"] = made[0].content["printed"] = True  # stand together
+        pieces += made
     return pieces
 
 

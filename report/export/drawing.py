@@ -17,6 +17,10 @@ MOVES = set("animate animateTransform animateMotion animateColor set discard".sp
 RUNS = set("script foreignObject iframe embed object handler listener audio video canvas".split()) | MOVES
 FETCHES = re.compile(r"\\|//|javascript:|@import|(?:url|src|image-set)\s*\((?!\s*['\"]?#)", re.IGNORECASE)
 
+COLOUR = re.compile(r"#([0-9a-fA-F]{6})\b")
+VARIABLE = re.compile(r"var\(--c([0-9a-f]{6}),")
+NIGHT = (0.21, 0.92)  # lightness of dark paper, and of ink on it
+
 ElementTree.register_namespace("", NAMESPACE)
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
@@ -32,9 +36,31 @@ def inlined(svg: str, label: str, alt: str) -> str:
             raise ExportError(f"the drawing {label!r} holds <{_name(node)}>, which does not belong into a drawing")
         for name, value in list(node.attrib.items()):
             node.set(name, _own(name, value, label))
+            if name in ("style", "fill", "stroke"):
+                node.set(name, COLOUR.sub(lambda found: f"var(--c{found[1].lower()}, {found[0]})", node.get(name, "")))
     root.set("role", "img")
     root.set("aria-label", alt)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def night(page: str) -> str:
+    """CSS with what each colour of the drawings in `page` becomes on dark paper."""
+    return " ".join(f"--c{colour}: {_dark(colour)};" for colour in sorted(set(VARIABLE.findall(page))))
+
+
+def _dark(colour: str) -> str:
+    """The colour with its hue, and the lightness turned round: what was faint on white is faint on dark (OKLab)."""
+    import numpy as np
+
+    to_lms = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
+    to_lab = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]])
+    srgb = np.array([int(colour[n : n + 2], 16) / 255 for n in (0, 2, 4)])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    lab = to_lab @ np.cbrt(to_lms @ linear)
+    lab[0] = NIGHT[0] + (NIGHT[1] - NIGHT[0]) * max(0.0, 1 - lab[0]) ** 0.7
+    linear = np.clip(np.linalg.inv(to_lms) @ (np.linalg.inv(to_lab) @ lab) ** 3, 0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in srgb)
 
 
 def foreign(svg: str, warn: Callable[[str], None]) -> str:

@@ -9,7 +9,7 @@ writes the tree. The user's own settings of nbconvert have no say: preprocessors
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nbconvert.exporters.exporter import Exporter
 from nbformat import NotebookNode
@@ -28,22 +28,24 @@ from .render import plain_text
 class _Report(Exporter):
     """What the three share."""
 
-    def __init__(self, config: Config | None = None, details: metadata.Metadata | None = None, **kw: object) -> None:
+    def __init__(self, config: Config | None = None, details: metadata.Metadata | None = None,
+                 beside: Sequence[str] = (), **kw: object) -> None:  # fmt: skip
         super().__init__(config=Config(), **kw)
-        self.details = details
+        self.details, self.beside, self.name = details, beside, "report"
         self.journal = Journal()
 
     def from_notebook_node(self, nb: NotebookNode, resources: dict | None = None, **kw: object) -> tuple:
         nb, resources = super().from_notebook_node(nb, resources, **kw)
         self.journal.found.clear()
+        self.name = resources.get("unique_key", self.name)
         details = self.details or metadata.load()
-        document = assemble(tidied(nb), self.journal, details.contribution)
+        document = assemble(tidied(nb), self.journal, details.contribution, details.main_figure)
         system = fonts.look_for_missing(_texts(document, details), self.journal)
         made = self.made(document, details, system)
         for message in self.journal.warnings:
             self.log.warning("%s", message)
         main, beside = made
-        outputs = {resources.get("unique_key", "report") + name if name.startswith(".") else name: data
+        outputs = {self.name + name if name.startswith(".") else name: data
                    for name, data in beside.items()}  # fmt: skip
         return main, resources | {"outputs": resources.get("outputs", {}) | outputs}
 
@@ -61,7 +63,7 @@ class HTMLReport(_Report):
     output_mimetype = "text/html"
 
     def made(self, document: Document, details: metadata.Metadata, system: bool) -> tuple:
-        return Html(document).page(details), {}
+        return Html(document).page(details, self.beside), {}
 
 
 class PDFReport(_Report):
@@ -92,7 +94,7 @@ class Report(_Report):
                     beside["main_figure.png"] = drawn(block.content["svg"])
 
         finish = _aside(typeset)
-        page = Html(document).page(details)
+        page = Html(document).page(details, [f"{self.name}.pdf", *self.beside], f"{self.name}.png")
         finish()
         return page, beside
 

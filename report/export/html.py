@@ -2,7 +2,11 @@
 
 import functools
 import html
+import itertools
 import re
+import textwrap
+import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 
 from pygments import highlight
@@ -11,16 +15,17 @@ from pygments.lexers import PythonLexer
 
 from . import fonts
 from .assemble import REFERENCES
-from .drawing import inlined
+from .drawing import inlined, night, size
 from .metadata import Metadata
 from .origin import ExportError
-from .pandoc import Node, plain
+from .pandoc import Node, para, plain, stringify
 from .parts import Block, Cell
+from .pictures import LINE
 from .render import Renderer
 from .tables import sided
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
-WIDE = 300  # points; wider drawings do not fit a phone
+HEADING = re.compile(r'(<h[1-3][^>]* id="([^"]+)"[^>]*>)')
 SHORT = 20  # signs of a cell that stay on one line
 SIDES = {"l": "left", "c": "center", "r": "right"}
 
@@ -28,14 +33,52 @@ SIDES = {"l": "left", "c": "center", "r": "right"}
 class Html(Renderer):
     target = "html5"
     nameless = 0
+    beside: Sequence[str] = ()
+    preview = ""
 
-    def page(self, metadata: Metadata) -> str:
+    def page(self, metadata: Metadata, beside: Sequence[str] = (), image: str = "") -> str:
+        """The page; `beside` are files that lie beside it, and `image` is the one that previews of links show."""
+        self.beside, self.preview = beside, image
         body = self.write(metadata, [
-            "--standalone", f"--template={TEMPLATE}", "--toc", "--toc-depth=2", "--number-sections", "--mathml",
+            "--standalone", f"--template={TEMPLATE}", "--toc", "--toc-depth=3", "--number-sections", "--mathml",
             "--citeproc", f"--bibliography={REFERENCES}", "--syntax-highlighting=none"])  # fmt: skip
+        body = HEADING.sub(r'\1<a class="anchor" href="#\2" tabindex="-1" aria-hidden="true"></a>', body)
         light, dark = _code_styles()
         body = body.replace("/*pygments-light*/", light).replace("/*pygments-dark*/", dark)
+        body = body.replace("/*night*/", night(body))
         return body.replace("/*fonts*/", fonts.faces(html.unescape(body), "<math" in body))
+
+    def meta(self, metadata: Metadata) -> dict:
+        def literal(text: str) -> dict:
+            return {"t": "MetaString", "c": text}
+
+        files = [{"href": literal(urllib.parse.quote(name)), "name": literal(name.removesuffix(".ipynb"))}
+                 for name in self.beside]  # fmt: skip
+        found = {"description": literal(self._description()), "image": literal(self.preview),
+                 "cite": literal(_bibtex(metadata)), "beside": {
+                     "t": "MetaList", "c": [{"t": "MetaMap", "c": file} for file in files]}}  # fmt: skip
+        return super().meta(metadata) | {name: value for name, value in found.items() if value["c"]}
+
+    def _description(self) -> str:
+        """The first words of the text that are no heading."""
+        texts = (stringify(node) for node in self.document.tree if node["t"] not in ("Header", "RawBlock"))
+        return textwrap.shorten(next(filter(str.strip, texts), ""), 200, placeholder="\N{HORIZONTAL ELLIPSIS}")
+
+    def body(self) -> list[Node]:
+        """The blocks; figures and tables of one group that follow each other stand together, for the script's tabs."""
+        made: list[Node] = []
+        blocks = [(node, self.document.pool.block(node)) for node in self.document.tree]
+        for group, pairs in itertools.groupby(blocks, lambda pair: pair[1].content.get("group") if pair[1] else None):
+            run = list(pairs)
+            for node, block in run:
+                placed = self.placed([node])
+                if group and len(run) > 1 and block:
+                    opened = '<div class="tabs">' * (node is run[0][0])
+                    name = html.escape(block.content.get("tab") or block.number)
+                    placed = [self.raw(f'{opened}<div class="tab" data-tab="{name}">'), *placed,
+                              self.raw("</div>" + "</div>" * (node is run[-1][0]))]  # fmt: skip
+                made += placed
+        return made
 
     def figure(self, block: Block) -> list[Node]:
         content = block.content
@@ -43,13 +86,11 @@ class Html(Renderer):
             picture = inlined(content["svg"], block.label, content["alt"])
         except ExportError as error:
             raise ExportError(f"{block.place}: {error}") from error
-        # What is wide is scrolled on a phone, since its text could not be read there otherwise.
-        wide = any(float(width) > WIDE for width in re.findall(r'<svg[^>]*\bwidth="([\d.]+)', picture))
-        box = f'<div class="wide" tabindex="0" role="region" aria-label="{block.number}">' if wide else "<div>"
-        return self._figure(block, "", self.raw(f"{box}{picture}</div>"))
+        share = min(1.0, size(content["svg"])[0] / LINE)  # of the line, as in print
+        return self._figure(block, "", self.raw(f'<div class="drawing" style="--share: {share:.2f}">{picture}</div>'))
 
     def pictures(self, block: Block) -> list[Node]:
-        shown = "".join(f"<div>{self._image(picture)}</div>" for picture in block.content["pictures"])
+        shown = "".join(f'<div class="drawing">{self._image(picture)}</div>' for picture in block.content["pictures"])
         return self._figure(block, "picture", self.raw(shown))
 
     def image(self, block: Block) -> list[Node]:
@@ -72,21 +113,38 @@ class Html(Renderer):
                 _ink(cell.fill) if cell.fill else ""))) if value)  # fmt: skip
             short = " short" if len(cell.text) <= SHORT and tag == "td" else ""
             style = f' style="{looks}"' if looks else ""
-            return f'<{tag}{spans} class="{SIDES[side]}{short}"{style}>{html.escape(cell.text)}</{tag}>'
+            words = html.escape(cell.text)
+            if cell.padded:
+                words = "".join(f'<span class="pad">{piece}</span>' if fills else html.escape(piece)
+                                for piece, fills in cell.padded)  # fmt: skip
+            elif cell.mono:
+                words = (
+                    "<code>" + " ".join(f"<span>{html.escape(word)}</span>" for word in cell.text.split()) + "</code>"
+                )
+            elif cell.again:
+                words = f'<span class="again">{words}</span>'
+            return f'<{tag}{spans} class="{SIDES[side]}{short}"{style}>{words}</{tag}>'
 
         align = content["align"]
         head = "".join(
             "<tr>" + "".join(cell(c, "c" if c.cols > 1 else side, "th") for c, side in row) + "</tr>"
             for row in sided(content["head"], align)
         )
+        groups = content.get("groups", ())
         body = "".join(
-            "<tr>" + "".join(cell(c, side, "td") for c, side in row) + "</tr>" for row in sided(content["rows"], align)
+            ('<tr class="group">' if n in groups else "<tr>")
+            + "".join(cell(c, side, "td") for c, side in row)
+            + "</tr>"
+            for n, row in enumerate(sided(content["rows"], align))
         )
-        inner = f"<table>{f'<thead>{head}</thead>' if head else ''}<tbody>{body}</tbody></table>"
+        still = len({len(row) for row in [*content["head"], *content["rows"]]}) == 1 and len(align) > 2
+        looks = ' class="still"' if still else ""  # its first column stays where the others are scrolled
+        inner = f"<table{looks}>{f'<thead>{head}</thead>' if head else ''}<tbody>{body}</tbody></table>"
         name = block.number or self._nameless()
-        return self._tabular(
-            block, [self.raw(f'<div class="table" tabindex="0" role="region" aria-label="{name}">{inner}</div>')]
-        )
+        notes = [self.raw('<div class="notes">'), *map(para, content.get("notes", [])), self.raw("</div>")]
+        return self._tabular(block, [
+            self.raw(f'<div class="table" tabindex="0" role="region" aria-label="{name}">{inner}</div>'),
+            *notes * bool(content.get("notes"))])  # fmt: skip
 
     def grid(self, block: Block) -> list[Node]:
         box = f'<div class="table" tabindex="0" role="region" aria-label="{block.number or self._nameless()}">'
@@ -104,9 +162,7 @@ class Html(Renderer):
             return [self.raw(f'<pre class="output" tabindex="0">{html.escape(code)}</pre>')]
         if block.content["shown"]:
             return [self.raw(_python(code))]
-        begins = html.escape(code.strip().split("\n")[0])
-        summary = f'<summary aria-label="code: {begins}">code</summary>'
-        return [self.raw(f'<details class="code">{summary}{_python(code)}</details>')]
+        return [self.raw(f'<div class="code">{_python(code)}</div>')]
 
     def output(self, block: Block) -> list[Node]:
         def run(text: str, looks: tuple[str, ...]) -> str:
@@ -146,6 +202,15 @@ def _ink(fill: str) -> str:
     """Black or white, whichever can be read on `fill`."""
     red, green, blue = (int(fill[n : n + 2], 16) for n in (1, 3, 5))
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "#ffffff"
+
+
+def _bibtex(metadata: Metadata) -> str:
+    name = re.sub(r"\W", "", metadata.authors[0].name.split()[-1].lower())
+    title = f"{metadata.title}: {metadata.subtitle}" if metadata.subtitle else metadata.title
+    fields = {"author": " and ".join(f"{{{person.name}}}" for person in metadata.authors), "title": f"{{{title}}}",
+              "year": str(metadata.date.year), "note": metadata.course, "url": metadata.repository}  # fmt: skip
+    lines = "".join(f"  {field} = {{{value}}},\n" for field, value in fields.items() if value)
+    return f"@misc{{{name or 'report'}{metadata.date.year},\n{lines}}}"
 
 
 @functools.cache

@@ -273,14 +273,17 @@ def part(content: dict, context: Cell) -> Piece:
     if missing := [name for name in NEEDS[kind] if not content.get(name) or not "".join(content[name]).strip()]:
         raise ExportError(f"{context.place} has a {kind} {label!r} without {missing[0]}")
     caption = {"caption": inlines(tied(content.pop("caption")))}
+    group = {name: content[name] for name in ("group", "tab") if content.get(name)}
     if kind == "table":
-        content = tables.given(content["header"], content["rows"], content["align"])
-    return Block(kind, content | caption, canonical(label), place=context.place)
+        notes = [inlines(tied(note)) for note in content.get("notes", ())]
+        content = tables.given(content["header"], content["rows"], content["align"]) | {"notes": notes}
+    return Block(kind, content | caption | group, canonical(label), place=context.place)
 
 
 def tied(text: str) -> str:
     """`text` with its numbers and what belongs to them on one line."""
-    text = re.sub(r"(\d) (?=%|points?\b|seeds?\b|nats\b)", "\\1\N{NO-BREAK SPACE}", text)
+    text = re.sub(r"(\d) (?=%|points?\b|seeds?\b|nats\b|px\b|[×±] \d)|(?<=\d [×±]) (?=\d)",
+                  lambda found: f"{found[1] or ''}\N{NO-BREAK SPACE}", text)  # fmt: skip
     return re.sub(r"\b(n|p) ([=<]) (?=\d)", "\\1\N{NO-BREAK SPACE}\\2\N{NO-BREAK SPACE}", text)
 
 

@@ -23,7 +23,10 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `fill` and `ink` are colours such as #ffcc00."""
+    """A cell of a table; `fill` and `ink` are colours such as #ffcc00.
+
+    `padded` is the text in pieces, (piece, whether it only takes up its room), where numbers stand below each other.
+    """
 
     text: str
     cols: int = 1
@@ -31,6 +34,9 @@ class Cell:
     head: bool = False
     fill: str = ""
     ink: str = ""
+    padded: tuple[tuple[str, bool], ...] = ()
+    again: bool = False  # says what the cell above it says
+    mono: bool = False  # a hash or a command
 
 
 @dataclasses.dataclass

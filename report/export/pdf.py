@@ -1,14 +1,17 @@
 """A document -> a tagged PDF, typeset by Typst, and pictures of its first page and of one figure."""
 
+import io
+import json
 import re
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import fonts, tables
 from .assemble import REFERENCES, Document
 from .metadata import Metadata
 from .origin import ExportError
-from .pandoc import Node, plain, raw_inline
+from .pandoc import Blocks, Node, para, plain, raw_inline
 from .parts import Block, Cell
 from .pictures import LINE, Picture
 from .render import Renderer, plain_text
@@ -16,11 +19,18 @@ from .render import Renderer, plain_text
 TEMPLATE = Path(__file__).parent / "templates" / "report.typ"
 SHORT = 20  # signs of a cell that stay on one line
 SIDES = {"l": "left", "c": "center", "r": "right"}
-FULL_LINE = 90  # characters of the widest cells of all columns, beyond which a table is wider than a page
+FULL_LINE = 74  # characters of the widest cells of all columns, beyond which a table is wider than a page
 SIGN = 0.52  # of the size of a letter is its width, on average
 LONG = 25  # rows that may not fit a page
-SIZE = 8.8  # points of a table's type
+SIZE = 9.0  # points of a table's type
 SMALLEST = 4.5  # points of type that can be read
+MARK = "\n//\ufdd2\n"
+FLOATS = re.compile(r"\A\s*(?:#\[#show figure[^\n]*\n)?#figure\(")
+PPI = 24  # of the pages that are looked at for holes
+FOOT = 842 - 60  # points from the top of a page at which its text ends
+TOP = 110  # points from the top of a page within which stands what was moved there, a heading above it or none
+HOLE = 36.0  # points of white that are let be
+TRIALS = 12  # of moving a figure
 SPLIT = 7.0  # points of type of a table that is set in parts
 
 
@@ -54,13 +64,30 @@ class Pdf(Renderer):
                 Path(folder, name).write_bytes(data)
             main = Path(folder, "report.typ")
             main.write_text(source, encoding="utf-8")
+
+            def compiler(text: str) -> "typst.Compiler":
+                main.write_text(text, encoding="utf-8")
+                return typst.Compiler(str(main), root=folder, font_paths=fonts.for_typst(system_fonts))  # type: ignore[arg-type]
+
+            def holes(text: str) -> dict[str, float]:
+                made = compiler(text)
+                places = json.loads(made.query("<places>", field="value", one=True))
+                return _holes(_pages(made.compile(format="png", ppi=PPI)), places)
+
             try:
-                compiler = typst.Compiler(str(main), root=folder, font_paths=fonts.for_typst(system_fonts))  # type: ignore[arg-type]
-                document = compiler.compile(format="pdf", timestamp=0)
-                pages = compiler.compile(format="png", ppi=110)
+                document = compiler(_filled(source, holes))
+                return document.compile(format="pdf", timestamp=0), _pages(document.compile(format="png", ppi=110))[0]  # type: ignore[return-value]
             except typst.TypstError as error:
                 raise ExportError(f"Typst refuses the document: {error}") from error
-        return document, pages[0] if isinstance(pages, list) else pages  # type: ignore[return-value]
+
+    def body(self) -> Blocks:
+        """The blocks with a mark after each, so that _filled() can move what leaves a hole."""
+        blocks: Blocks = []
+        for node in self.document.tree:
+            block, placed = self.document.pool.block(node), self.placed([node])
+            apart = placed and not (block and block.content.get("printing"))  # code stays with what it prints
+            blocks += [*placed, *[self.raw(MARK)] * bool(apart)]
+        return blocks
 
     def figure(self, block: Block) -> list[Node]:
         name = self._file(block.content["svg"].encode(), "svg")
@@ -88,15 +115,16 @@ class Pdf(Renderer):
     def table(self, block: Block) -> list[Node]:
         content = block.content
         if not content.get("foreign"):
-            return self._tabular(
-                block, [self.raw(("" if block.label else "#") + self._table(content, 0.0))], len(content["rows"])
-            )
+            opened = self.raw(f"{'[' if block.label else ''}#wide({self._table(content, 0.0)})")
+            notes = [self.raw("#notes["), *map(para, content.get("notes", [])), self.raw("]")]
+            ours = [opened, *notes * bool(content.get("notes")), self.raw("]" if block.label else "")]
+            return self._tabular(block, ours, len(content["rows"]))
         widths = _widths(content)
         signs = sum(widths)
         size = LINE / signs if signs else SIZE
         parts = tables.split(content, widths, LINE / SPLIT) if size < SMALLEST else []
         if parts:
-            shown = ", ".join(self._table(part, SPLIT) for part in parts)
+            shown = ", ".join(self._table(part | {"foreign": True}, SPLIT) for part in parts)
             inner = f"stack(spacing: 8pt, {shown})"
         else:
             inner = self._table(content, 0.0 if size >= SIZE else max(size, SMALLEST))
@@ -108,7 +136,7 @@ class Pdf(Renderer):
 
     def _table(self, content: dict, size: float) -> str:
         """The table in Typst, in a smaller type where `size` is one."""
-        rows, align, foreign = content["rows"], content["align"], "foreign" in content or bool(size)
+        rows, align, foreign = content["rows"], content["align"], "foreign" in content
         # Where columns fight for the line, a unit goes below its name, not the words of a cell into the next column.
         cells = [(cell, at) for row in [*content["head"], *rows] for cell, at in _columns(row)]
         longest = [max([len(cell.text) for cell, at in cells if at == n] or [0]) for n in range(len(align))]
@@ -116,7 +144,8 @@ class Pdf(Renderer):
         head = ", ".join(self._cell(c, full, foreign) for row in tables.sided(content["head"], align) for c, _ in row)
         body = ", ".join(self._cell(c, False, foreign) for row in rows for c in row)
         sides = ", ".join(SIDES[side] for side in align) or "left"
-        lines = f", stroke: rules({len(content['head'])})" if len(content["head"]) != 1 else ""
+        groups = "".join(f"{n}, " for n in content.get("groups", ()))
+        lines = f", stroke: rules({len(content['head'])}, {len(content['head']) + len(rows)}, ({groups}))"
         header = f"table.header({head}), " if head else ""
         columns = max(len(align), content.get("width", 0), 1)
         table = f"table(columns: {columns}, align: ({sides},){lines}, {header}{body})"
@@ -141,17 +170,16 @@ class Pdf(Renderer):
         if not block.content["shown"]:
             return []
         python = ', lang: "python"' if block.content["language"].startswith(("py", "ipython")) else ""
-        return [self.raw(f"#raw({quote(block.content['code'].strip(chr(10)))}, block: true{python})")]
+        code = f"raw({quote(block.content['code'].strip(chr(10)))}, block: true{python})"
+        return [self.raw(f"#printing({code})" if block.content.get("printing") else f"#{code}")]
 
     def output(self, block: Block) -> list[Node]:
         # A run of signs longer than a line may break anywhere, or it would leave the page.
         text = re.sub(r"\S{81,}", lambda match: "\u200b".join(match[0]), plain_text(block.content["lines"]))
-        return [self.raw(f"#output({quote(text)})")]
+        return [self.raw(f"#output({quote(text)}, {str(bool(block.content.get('printed'))).lower()})")]
 
     def _figure(self, block: Block, picture: str) -> list[Node]:
-        # What an author plots stays in its place; the house's own figures float within their section.
-        placement = "" if block.kind == "figure" else ", placement: none"
-        return self._captioned(block, [self.raw(picture)], f"image{placement}", False)
+        return self._captioned(block, [self.raw(picture)], "image", False)
 
     def _tabular(self, block: Block, inner: list[Node], rows: int) -> list[Node]:
         if not block.label:
@@ -175,15 +203,19 @@ class Pdf(Renderer):
 
     @classmethod
     def _cell(cls, cell: Cell, broken: bool, foreign: bool) -> str:
-        text = cell.text
+        text = "" if cell.again else cell.text
         words = quote(text)
-        if broken:
+        if cell.padded:
+            words = "+".join(
+                f"hide({quote(_tied(piece))})" if fills else quote(_tied(piece)) for piece, fills in cell.padded
+            )
+        elif cell.mono and text:
+            words = '+" "+'.join(f"box(raw({quote(word)}))" for word in text.split())
+        elif broken:
             words = words.replace(", ", ',"+linebreak()+"')
         elif not cell.head or foreign:
             # A few words stay on one line: no break at their spaces, nor (word joiner) at their hyphens.
-            words = quote(
-                text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "-\u2060") if len(text) <= SHORT else text
-            )
+            words = quote(_tied(text) if len(text) <= SHORT else text)
         shown = f"[#({words})]" if not (foreign and cell.head) else f"[#strong({words})]"
         ink = cell.ink or ("#000000" if cell.fill else "")
         if ink:
@@ -192,6 +224,60 @@ class Pdf(Renderer):
         spans += [f"fill: rgb({quote(cell.fill)})"] if cell.fill else []
         spans += ["align: center"] if cell.cols > 1 else []
         return f"table.cell({', '.join(spans)}, {shown})" if spans else shown
+
+
+def _pages(made: object) -> list[bytes]:
+    return made if isinstance(made, list) else [made]  # type: ignore[list-item]
+
+
+def _filled(source: str, holes: Callable[[str], dict[str, float]]) -> str:
+    """The source with figures moved by a block where that makes the holes smaller that they leave on pages."""
+    open_holes, tried = holes(source), 0
+    while tried < TRIALS:
+        for moved in [moved for label in open_holes for moved in _moves(source, label)]:
+            left, tried = holes(moved), tried + 1
+            if sum(left.values()) < sum(open_holes.values()) - 1:
+                source, open_holes = moved, left
+                break
+            if tried == TRIALS:
+                break
+        else:
+            break
+    return source
+
+
+def _holes(pages: list[bytes], places: list[tuple[str, int, float]]) -> dict[str, float]:
+    """Label of a figure or table at the head of a page -> points of white that it left on the page before."""
+    heads = {page: label for label, page, height in reversed(places) if page > 1 and height < TOP}
+    holes = {label: _hole(pages[page - 2]) for page, label in sorted(heads.items())}
+    return {label: hole for label, hole in holes.items() if hole > HOLE}
+
+
+def _moves(source: str, label: str) -> Iterator[str]:
+    """The source with the text after a figure set before it, and with the figure before the text that it follows; both
+    within their section, and no figure before another."""
+    blocks = source.split(MARK)
+    at = next((n for n, block in enumerate(blocks) if f"<{label}>" in block and FLOATS.search(block)), 0)
+    after = next((n for n in range(at, len(blocks)) if not FLOATS.search(blocks[n])), at)
+    for first, moved in ((at, after), (at - 1, at)):
+        fixed = blocks[after if moved == after else at - 1].lstrip()
+        if at and fixed and not fixed.startswith("=") and not FLOATS.search(fixed):
+            yield MARK.join([*blocks[:first], blocks[moved], *blocks[first:moved], *blocks[moved + 1 :]])
+
+
+def _hole(page: bytes) -> float:
+    """Points of white between the last line of a page and its foot."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(page)) as image:
+        dark = np.flatnonzero(np.asarray(image.convert("L")).min(axis=1) < 128) * 72 / PPI
+    foot = FOOT - 2
+    return float(foot - dark[dark < foot].max(initial=0))
+
+
+def _tied(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "-\u2060")
 
 
 def _widths(content: dict) -> list[float]:

@@ -33,6 +33,9 @@ class Renderer:
 
         return walk(tree, change)  # type: ignore[return-value]
 
+    def body(self) -> Blocks:
+        return self.placed(self.document.tree)
+
     def raw(self, text: str) -> Node:
         return pandoc.raw(self.target, text)
 
@@ -42,7 +45,7 @@ class Renderer:
             tree = {
                 "pandoc-api-version": [1, 23, 1, 1],
                 "meta": self.meta(metadata),
-                "blocks": self.placed(self.document.tree),
+                "blocks": self.body(),
             }
             text, messages = pandoc.run(
                 ["-f", "json", "-t", self.target, "--wrap=none", *arguments], pandoc.json.dumps(tree)
@@ -102,8 +105,6 @@ class Renderer:
                 "t": "MetaInlines",
                 "c": [pandoc.link(metadata.repository, [{"t": "Str", "c": shown}])],
             }
-        if self.document.contribution:
-            found["contribution"] = {"t": "MetaBlocks", "c": self.placed(self.document.contribution)}
         return found
 
     def caption(self, block: Block) -> list[Node]:

@@ -13,6 +13,8 @@ NUMERIC = re.compile(
     re.IGNORECASE,
 )
 COLOUR = re.compile(r"#[0-9a-fA-F]{3}(?:[0-9a-fA-F]{3})?|rgb\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)|[a-z]{3,20}")
+FIGURE = re.compile(r"([+\u2212-]?\d[\d,]*(?:\.\d+)?)")
+MONO = re.compile(r"^[0-9a-f]{10,64}\b|(?:^|\s)--\w|^python\b.*\s-")
 RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 
 
@@ -48,9 +50,41 @@ def block(table: Tag, styles: str) -> tuple[Block, list[str]]:
 
 
 def given(header: list[str], rows: list[list[str]], align: str) -> dict:
-    """The content of a table that comes as text."""
-    head = [[Cell(text, head=True) for text in header]]
-    return {"head": head, "rows": [[Cell(text) for text in row] for row in rows], "align": align, "width": len(align)}
+    """The content of a table that comes as text. Numbers stand below each other, names that repeat are said once."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    pads = [_padded(column) if side == "r" else {} for column, side in zip(columns, align, strict=False)]
+    grouped = bool(columns) and align[:1] == "l" and len(set(columns[0])) > 1
+    again = [grouped and n > 0 and bool(name) and name == columns[0][n - 1] for n, name in enumerate(columns[0])]
+    body = [
+        [Cell(text, padded=pads[at].get(n, ()), again=again[n] and not at, mono=bool(MONO.search(text)))
+         for at, text in enumerate(row)]
+        for n, row in enumerate(rows)
+    ]  # fmt: skip
+    groups = [n for n in range(1, len(rows)) if any(again) and not again[n]]
+    return {"head": [[Cell(text, head=True) for text in header]], "rows": body, "align": align, "width": len(align),
+            "groups": groups}  # fmt: skip
+
+
+def _padded(column: list[str]) -> dict[int, tuple[tuple[str, bool], ...]]:
+    """The cells of a column whose numbers would not stand below each other, in pieces with what fills the gaps."""
+    filled = {n: text for n, text in enumerate(column) if text.strip()}
+    split = {n: FIGURE.split(text) for n, text in filled.items()}  # words, number, words, number, ...
+    if len({tuple(FIGURE.sub("", text).split()) for text in filled.values()}) != 1 or not any("." in t for t in column):
+        return {}
+    numbers = {n: [piece.partition(".") for piece in pieces[1::2]] for n, pieces in split.items()}
+    count = len(next(iter(numbers.values())))
+    whole = [max(len(each[k][0]) for each in numbers.values()) for k in range(count)]
+    after = [max(len(each[k][2]) for each in numbers.values()) for k in range(count)]
+    padded = {}
+    for n, each in numbers.items():
+        pieces: list[tuple[str, bool]] = [(split[n][0], False)]
+        for k, (left, point, right) in enumerate(each):
+            pieces += [("0" * (whole[k] - len(left)) if k else "", True), (left + point + right, False)]
+            pieces += [("." * (not point and after[k] > 0) + "0" * (after[k] - len(right)), True)]
+            pieces += [(split[n][2 * k + 2], False)]
+        if any(fills and piece for piece, fills in pieces):
+            padded[n] = tuple(piece for piece in pieces if piece[0])
+    return padded
 
 
 def split(content: dict, widths: list[float], line: float) -> list[dict]:

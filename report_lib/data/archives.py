@@ -1,6 +1,7 @@
 """The files of a class-folder tree or archive, one after another. Nothing is ever extracted."""
 
 import bz2
+import contextlib
 import functools
 import gzip
 import lzma
@@ -19,6 +20,7 @@ LARGEST_HEADER = 1 << 20  # bytes of a tar header, a long name or attributes
 # An archive may unpack to so many bytes, or to so many times its own size if that is more.
 UNPACKED, RATIO = 4 << 30, 100
 UNDECLARED = "Some names are in an encoding that the archive does not declare, so their letters may be wrong."
+OTHERS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z"}  # by the first bytes
 
 
 class Member(NamedTuple):
@@ -56,10 +58,19 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
         tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, LookupError, struct.error,
         lzma.LZMAError, zlib.error,
     ) as error:  # fmt: skip
+        kind, advice = _other_kind(path), "is it complete? Else unpack it and name the folder"
+        if kind:
+            advice = f"it is {kind}, so unpack it or pack it anew as zip or tar"
         raise InputError(
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
-            "is it complete? Else unpack it and name the folder"
+            f"{advice}"
         ) from error
+
+
+def _other_kind(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return OTHERS.get(file.read(4), "")
+    return ""
 
 
 def _walked(path: Path) -> Iterator[tuple[Member, Path]]:

@@ -5,13 +5,13 @@ import time
 from typing import Any
 
 from IPython.core.getipython import get_ipython
-from IPython.display import SVG, display
+from IPython.display import HTML, display
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from report_lib.config import APPROACHES, Config
 from report_lib.page.numbers import capital
-from report_lib.page.parts import Figure
+from report_lib.page.parts import Figure, card
 from report_lib.page.style import WIDTH, drawn, name_ends, styled
 
 SECONDS = 0.5  # between two drawings; one takes a tenth of it
@@ -30,7 +30,7 @@ def watch(config: Config, epochs: list[dict]) -> None:
         _shown.update(cell=shell.execution_count, output=None, at=0.0)
     if time.monotonic() - _shown["at"] < SECONDS and len(epochs) < config.epochs:
         return
-    picture = SVG(drawing(config, epochs).svg)
+    picture = HTML(card(drawing(config, epochs).svg))
     if _shown["output"] is None:
         _shown["output"] = display(picture, display_id=True)
     else:

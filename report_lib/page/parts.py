@@ -11,6 +11,8 @@ import re
 import textwrap
 from collections.abc import Callable
 
+from IPython.display import display
+
 MIME = "application/vnd.report+json"
 
 
@@ -33,21 +35,27 @@ class Figure(Part):
     caption: str
     alt: str
     svg: str
+    group: str = ""
+    tab: str = ""
 
     def looks(self) -> dict[str, str]:
-        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
-        return {"text/html": f"<figure>{self.svg}{caption}</figure>", "text/plain": f"Figure: {self.caption}"}
+        caption = f"<figcaption><b>Figure.</b> {html.escape(self.caption)}</figcaption>"
+        shown = f'<figure id="{html.escape(self.label)}">{card(self.svg)}{caption}</figure>'
+        return {"text/html": shown, "text/plain": f"Figure: {self.caption}"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Table(Part):
-    """Rows of text with a header; `align` has one of l, c, r for each column."""
+    """Rows of text with a header; `align` has one of l, c, r for each column, `notes` stand below the rows."""
 
     label: str
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     align: str
+    notes: tuple[str, ...] = ()
+    group: str = ""
+    tab: str = ""
 
     def looks(self) -> dict[str, str]:
         def line(cells: tuple[str, ...], tag: str) -> str:
@@ -56,9 +64,12 @@ class Table(Part):
             return "".join(f'<{tag} style="text-align:{side[a]}">{html.escape(c)}</{tag}>' for c, a in styled)
 
         body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
-        head = f"<caption>{html.escape(self.caption)}</caption><thead><tr>{line(self.header, 'th')}</tr></thead>"
-        plain = "\n".join(" | ".join(row) for row in (self.header, *self.rows))
-        return {"text/html": f"<table>{head}<tbody>{body}</tbody></table>", "text/plain": f"{self.caption}\n{plain}"}
+        caption = f'<caption style="text-align:left"><b>Table.</b> {html.escape(self.caption)}</caption>'
+        head = f"{caption}<thead><tr>{line(self.header, 'th')}</tr></thead>"
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
+        plain = "\n".join([self.caption, *(" | ".join(row) for row in (self.header, *self.rows)), *self.notes])
+        table = f'<table id="{html.escape(self.label)}">{head}<tbody>{body}</tbody></table>'
+        return {"text/html": table + notes, "text/plain": plain}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +92,22 @@ class Listing(Part):
 
     def looks(self) -> dict[str, str]:
         return {"text/markdown": f"```python\n{self.code}\n```", "text/plain": self.code}
+
+
+def card(svg: str) -> str:
+    """A drawing on paper of its own, since its ink is dark whatever the theme of the notebook."""
+    return f'<div style="background:#fff;color:#1b1b1b;padding:8px;border-radius:4px;width:max-content">{svg}</div>'
+
+
+def tabs(group: str, /, **shown: Figure | Table | None) -> None:
+    """Displays parts under their names as tabs of the HTML report; elsewhere one stands below the other.
+
+    The first keeps its label; those of the others end in their names. None is left out.
+    """
+    parts = {name: part for name, part in shown.items() if part}
+    for at, (name, part) in enumerate(parts.items()):
+        label = part.label if at == 0 else f"{part.label}-{name.replace('_', '-')}"
+        display(dataclasses.replace(part, label=label, group=group, tab=name.replace("_", " ")))
 
 
 def listing(label: str, caption: str, *functions: Callable) -> Listing:

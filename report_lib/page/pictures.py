@@ -23,23 +23,30 @@ def samples(images: Images, per_class: int = 4) -> Figure:
     """The first training images of up to ten classes."""
     pictures, labels, names = np.asarray(images.train), np.asarray(images.train_labels), images.classes
     shown = range(min(len(names), 10))
-    titles = short_names(names, 13, 2)
-    side = min(WIDTH / len(shown), 0.9)
-    with _grid(per_class, len(shown), side * len(shown), side * (per_class + 0.3)) as (fig, axes):
-        for column in shown:
-            axes[0, column].set_title(titles[column], fontsize=7, loc="center")
-            for row, index in enumerate(np.flatnonzero(labels == column)[:per_class]):
-                axes[row, column].imshow(pictures[index])
+    titles = short_names(names, 18, 2)
+    across, wide = min(len(shown), 5), int(np.ceil(per_class**0.5))
+    lines, side = -(-len(shown) // across), WIDTH / 5
+    with styled():
+        fig, axes = plt.subplots(lines, across, figsize=(side * across, (side + 0.25) * lines), squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for label, axis in zip(shown, axes.flat, strict=False):
+            axis.set_title(titles[label], loc="center")
+            for place, index in enumerate(np.flatnonzero(labels == label)[:per_class]):
+                row, column = divmod(place, wide)
+                inner = axis.inset_axes((column / wide, 1 - (row + 1) / wide, 0.96 / wide, 0.96 / wide))
+                inner.imshow(pictures[index])
+                inner.axis("off")
     which = "classes" if len(shown) == len(names) else f"first {len(shown)} of {len(names)} classes"
     return drawn(
         fig,
         "fig-samples",
         f"Training images of the {which}, as stored, {pictures.shape[2]} × {pictures.shape[1]} pixels.",
-        f"A grid of example images, one column for each of {len(shown)} classes.",
+        f"Example images, {per_class} of each of {len(shown)} classes.",
     )
 
 
-def mistakes(runs: Mapping[str, Runs], images: Images, count: int = 8) -> Figure:
+def mistakes(runs: Mapping[str, Runs], images: Images, count: int = 6) -> Figure:
     """The wrong predictions that each approach (its first seed) is surest of.
 
     Raises InputError if `images` are not those of the runs.
@@ -54,7 +61,7 @@ def mistakes(runs: Mapping[str, Runs], images: Images, count: int = 8) -> Figure
     )  # fmt: skip
 
 
-def disagreements(runs: Mapping[str, Runs], images: Images, count: int = 8) -> Figure | None:
+def disagreements(runs: Mapping[str, Runs], images: Images, count: int = 6) -> Figure | None:
     """Test images that only one approach gets right (first seeds), surest first, with what the surest of the others
     says; None for a single approach. Raises InputError if `images` are not those of the runs."""
     if len(runs) < 2:
@@ -88,10 +95,10 @@ def neighbours(run: Run, rows: Sequence[tuple[int, Sequence[tuple[int, float]]]]
     with _grid(lines := max(1, len(rows)), across, WIDTH, lines * (WIDTH / across + 0.55)) as (fig, axes):
         for line, (at, near) in zip(axes, rows, strict=False):
             line[0].imshow(test[at])
-            line[0].set_title(f"{names[_label(run, at)]}\nas {_answer(run, at)}", fontsize=7, loc="center")
+            line[0].set_title(f"{names[_label(run, at)]}\nas {_answer(run, at)}", fontsize=8, loc="center")
             for axis, (other, similarity) in zip(line[1:], near, strict=False):
                 axis.imshow(train[other])
-                axis.set_title(f"{names[labels[other]]}\n{similarity:.2f}", fontsize=7, loc="center")
+                axis.set_title(f"{names[labels[other]]}\n{similarity:.2f}", fontsize=8, loc="center")
     listed = [f"{run.classes[_label(run, at)]}, nearest {', '.join(run.classes[labels[n]] for n, _ in near)}"
               for at, near in rows]  # fmt: skip
     return drawn(
@@ -161,8 +168,9 @@ def _answer(run: Run, at: int) -> str:
 def _gallery(label: str, rows: Mapping[str, tuple[Run, np.ndarray]], images: Images, caption: str) -> Figure:
     """Test images in named rows, each with its true class above it and what a run says below."""
     across = max(1, max(len(chosen) for _, chosen in rows.values()))
+    height = len(rows) * (WIDTH / max(across, 6) + 0.6)
     listed = []
-    with _grid(len(rows), across, WIDTH, len(rows) * (WIDTH / max(across, 8) + 0.55)) as (fig, axes):
+    with _grid(len(rows), across, WIDTH, height) as (fig, axes):
         for line, (name, (run, chosen)) in zip(axes, rows.items(), strict=True):
             check_images(run, images.fingerprint)
             titles = short_names(run.classes, 14, 2)
@@ -173,6 +181,6 @@ def _gallery(label: str, rows: Mapping[str, tuple[Run, np.ndarray]], images: Ima
                 answer = _answer(run, at)
                 axis.imshow(np.asarray(images.test[int(at)]))
                 axis.set_title(titles[_label(run, at)], fontsize=8, loc="center")
-                axis.set_xlabel(answer, fontsize=7)
+                axis.set_xlabel(answer, fontsize=8, linespacing=1.3)
                 listed.append(f"{run.classes[_label(run, at)]} as {' '.join(answer.split())}")
     return drawn(fig, label, caption, "Pictures: " + "; ".join(listed) if listed else "No such picture.")

@@ -13,10 +13,11 @@ from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.page.numbers import capital, decimals, factor, listed, methods, percent, points, rate
 from report_lib.page.parts import Figure
-from report_lib.page.style import SHADES, WIDTH, draw_seeds, drawn, name_ends, short_names, styled
+from report_lib.page.style import WIDTH, draw_seeds, drawn, name_ends, short_names, styled
 from report_lib.runs import Runs, Study
 
-DOTS: dict[str, Any] = {"marker": ".", "linestyle": "", "markersize": 3}
+DOTS: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 3, "markeredgewidth": 0}
+STEPS = {"accuracy": 20, "loss": 0.5}  # at which an axis ends, so that two approaches can be read side by side
 
 
 def _reach(estimates: Sequence[Estimate | Difference]) -> list[list[float]]:
@@ -36,15 +37,17 @@ def curves(runs: Runs) -> Figure:
     """Loss and accuracy over the epochs of one approach; each seed thin, their mean strong."""
     approach = APPROACHES[runs[0].approach]
     with styled():
-        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.5))
+        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
         lines = {"training": ("train_loss", ":"), "validation": ("validation_loss", "-")}
         ends = {name: (draw_seeds(loss, runs, *kind), approach.colour) for name, kind in lines.items()}
         draw_seeds(right, runs, "validation_accuracy", scale=100)
         for run in runs:
             place = run.info["selected_epoch"], 100 * run.info["validation_accuracy"]
-            right.plot(*place, marker=approach.marker, color=approach.colour, markeredgecolor="black", zorder=3)
-        loss.set(title="Loss, nats per sample", xlabel="epoch", ylim=(0, None))
-        right.set(title="Validation accuracy, %", xlabel="epoch")
+            right.plot(
+                *place, marker=approach.marker, color=approach.colour, markeredgecolor="black", zorder=3, clip_on=False
+            )
+        loss.set(title="Loss, nats per sample", xlabel="epoch", ylim=(0, _stepped(loss, "loss")[1]))
+        right.set(title="Validation accuracy, %", xlabel="epoch", ylim=_stepped(right, "accuracy"))
         name_ends(loss, ends)
         for axis in (loss, right):
             axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
@@ -61,14 +64,21 @@ def curves(runs: Runs) -> Figure:
     )
 
 
+def _stepped(axis: plt.Axes, name: str) -> tuple[float, float]:
+    """The steps below and above all that an axis shows."""
+    step, shown = STEPS[name], axis.dataLim
+    low = step * np.floor(shown.y0 / step)
+    return float(low), float(max(step * np.ceil(shown.y1 / step), low + step))
+
+
 def confusion(runs: Runs) -> Figure:
     """Share of each true class (row) predicted as each class (column), test images, all seeds together."""
     classes, count = runs[0].classes, measures.confusion(runs)
     share = count / count.sum(1, keepdims=True)
     few = len(classes) <= 20
     with styled(axes_grid=False):
-        size = min(WIDTH * 0.9, 1.4 + 0.25 * len(classes))
-        fig, axis = plt.subplots(figsize=(size, size * 0.86))
+        size = min(WIDTH, 1.4 + 0.29 * len(classes))
+        fig, axis = plt.subplots(figsize=(size, size * 0.9))
         if few:
             axis.pcolormesh(share, cmap="Greys", vmin=0, vmax=1, edgecolor="none")  # vectors, sharp at any size
             axis.set(aspect="equal", ylim=(len(classes), 0))
@@ -80,7 +90,7 @@ def confusion(runs: Runs) -> Figure:
             axis.tick_params(length=0)
             for row, column in np.argwhere(np.round(100 * share)):
                 axis.text(column + 0.5, row + 0.5, f"{100 * share[row, column]:.0f}", ha="center", va="center",
-                          color="white" if share[row, column] > 0.5 else "black", fontsize=7)  # fmt: skip
+                          color="white" if share[row, column] > 0.5 else "black", fontsize=8)  # fmt: skip
         else:  # too many for names; a picture of one pixel a pair is as sharp and far smaller
             picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
             fig.colorbar(picture, ax=axis, shrink=0.7, label="share of the true class")
@@ -103,7 +113,7 @@ def confusion(runs: Runs) -> Figure:
 def validation_losses(runs: Mapping[str, Runs]) -> Figure:
     """Validation loss of every approach over the epochs."""
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH * 0.62, 2.4))
+        fig, axis = plt.subplots(figsize=(WIDTH, 2.2))
         ends = {APPROACHES[a].name: (draw_seeds(axis, r, "validation_loss"), APPROACHES[a].colour)
                 for a, r in runs.items()}  # fmt: skip
         axis.set(xlabel="epoch", ylabel="validation loss, nats", ylim=(0, None))
@@ -125,16 +135,18 @@ def accuracy_against_time(study: Study) -> Figure:
     where the test images selected the epoch."""
     shown = [runs for preset in study.presets for runs in study.of(preset).values()]
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.8))
+        fig, axis = plt.subplots(figsize=(WIDTH, 3.0))
         for runs in shown:
             look, estimate = APPROACHES[runs[0].approach], accuracy(runs)
-            colour: dict[str, Any] = {"color": look.colour, "alpha": SHADES.get(runs[0].preset, 0.85)}
+            colour: dict[str, Any] = {"color": look.colour}
             hollow: dict[str, Any] = {"markerfacecolor": "white"} if runs[0].info["selected_on"] == "test" else {}
             axis.errorbar(mean_of(runs, "train_seconds"), 100 * estimate.mean, yerr=_reach([estimate]), capsize=3,
                           fmt=look.marker, **colour, **hollow)  # fmt: skip
             if len(runs) > 1:
-                spent = [run.info["train_seconds"] for run in runs]
-                axis.plot(spent, 100 * measures.right(runs).mean(1), **DOTS, **colour)
+                for run, right in zip(runs, 100 * measures.right(runs).mean(1), strict=True):  # tied to their mean
+                    to = [mean_of(runs, "train_seconds"), run.info["train_seconds"]], [100 * estimate.mean, right]
+                    axis.plot(*to, linewidth=0.6, alpha=0.7, **colour)
+                    axis.plot(to[0][1], right, **DOTS, **colour)
         axis.set(xlabel="training time, s", ylabel="test accuracy, %", xscale="log")
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
         axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -194,7 +206,7 @@ def budgets(study: Study) -> Figure | None:
         return None
     names, gains, every = list(study.approaches), [], [accuracy(r) for _, runs in curve for r in runs.values()]
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 2.6))
+        fig, axis = plt.subplots(figsize=(WIDTH, 2.6))
         ends: dict[str, tuple[float, str]] = {}
         for name in names:
             look, dodge = APPROACHES[name], 1 + 0.08 * (names.index(name) - (len(names) - 1) / 2)
@@ -202,13 +214,14 @@ def budgets(study: Study) -> Figure | None:
             estimates = [accuracy(runs) for _, runs in mine]
             for labels, runs in mine:
                 if len(runs) > 1:
-                    heights = 100 * measures.right(runs).mean(1)
-                    axis.plot([labels * dodge] * len(runs), heights, **DOTS, color=look.colour, alpha=0.6)
+                    heights = 100 * measures.right(runs).mean(1)  # beside the interval, where they can be seen
+                    axis.plot([labels * dodge * (1.07 if dodge >= 1 else 0.93)] * len(runs), heights, **DOTS,
+                              color=look.colour)  # fmt: skip
             axis.errorbar([labels * dodge for labels, _ in mine], [100 * e.mean for e in estimates],
                           yerr=_reach(estimates), fmt=f"{look.marker}-", capsize=3, color=look.colour)  # fmt: skip
             ends[look.name] = (100 * estimates[-1].mean, look.colour)
             gains.append(f"{the(mine[0][1])} goes from {rate(estimates[0])} to {rate(estimates[-1])}")
-        axis.set(xlabel="labelled images per class", ylabel="test accuracy, %", xscale="log", ylim=(0, None))
+        axis.set(xlabel="labelled images per class", ylabel="test accuracy, %", xscale="log")
         axis.set_xticks([labels for labels, _ in curve], [f"{labels:,.0f}" for labels, _ in curve])
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         name_ends(axis, ends, 8)
@@ -232,7 +245,7 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
     if None in calibrations.values():
         return None
     with styled():
-        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7), sharey=True)
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
         for scaled, axis in enumerate(axes):
             axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
             for approach, r in runs.items():
@@ -265,7 +278,7 @@ def classes(study_runs: Mapping[str, Runs], most: int = 20) -> Figure | None:
     shown = sorted(np.argsort(-np.abs(gains).max(0), kind="stable")[:most], key=lambda label: gains[-1, label])
     labels = short_names(names, 28)
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH * 0.75, 0.6 + 0.24 * len(shown)))
+        fig, axis = plt.subplots(figsize=(WIDTH, 0.6 + 0.24 * len(shown)))
         axis.axvline(0, color="#888888", linewidth=0.8)
         for offset, pair in zip(np.linspace(-0.12, 0.12, len(pairs)) * (len(pairs) > 1), pairs, strict=True):
             look, chosen = APPROACHES[pair.b[0].approach], [pair.classes[label] for label in shown]

@@ -20,8 +20,9 @@ from report_lib.config import APPROACHES
 from report_lib.page.parts import Figure
 from report_lib.runs import Runs
 
-SHADES = {"published": 0.35, "corrected": 1.0, "tuned": 0.7}  # opacity; the approach keeps its colour
-WIDTH = 6.3  # inches, the text width of the PDF
+# Inches, the text width of the PDF. On a page figures grow to the column's width, on a phone they shrink to two thirds,
+# where type of nine points can still be read.
+WIDTH = 5.43
 
 font_manager.fontManager.addfont(str(Path(font_source_serif_pro.font_directory) / "SourceSerifPro-Regular.ttf"))
 
