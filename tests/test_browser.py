@@ -205,6 +205,7 @@ def test_a_phone_shows_whole_figures_folded_contents_and_a_tables_first_column(p
     column = page.locator("main").bounding_box()
     picture = page.locator("#fig-made svg").bounding_box()
     assert abs(picture["width"] - column["width"]) < 2
+    page, _, _ = page_of(240)
     first = page.locator("#tab-made tbody tr").nth(1).locator("> :first-child")
     before = first.bounding_box()["x"]
     page.evaluate("document.querySelector('#tab-made .table').scrollLeft = 60")

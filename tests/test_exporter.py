@@ -19,7 +19,7 @@ from export.reading import tidied
 from fontTools.ttLib import TTFont
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from report_lib.page import parts
+from report_lib.page import parts, plots
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="20pt" height="10pt"><rect width="9" height="9"/></svg>'
 STRANGE = ["<script>alert(1)</script>", "a_b%c&d#$", "猫", "[x](http://evil)", "*b* `c` $d$ @e \\f {g} #h",
@@ -373,6 +373,19 @@ def test_parts_of_one_group_become_tabs(monkeypatch):
     assert page.count('<div class="tabs">') == 1 and re.findall('data-tab="(.*?)"', page) == ["corrected", "tuned"]
     assert page.index('id="fig-one-tuned"') < page.index('id="fig-alone"')
     assert typst_of(notebook(new_markdown_cell("# T"), cell(*outs))).count("#figure(") == 2
+
+
+def test_in_a_notebook_drawings_have_paper_and_tables_their_notes():
+    shown = parts.Figure("fig-one", "A <caption>.", "An alternative text.", SVG).looks()["text/html"]
+    assert '<figure id="fig-one"><div style="background:#fff;' in shown and "<b>Figure.</b> A &lt;caption&gt;." in shown
+    rows = parts.Table("tab-one", "Of x.", ("a",), (("1",),), "r", notes=("Noted.",)).looks()
+    assert rows["text/html"].endswith("</table><p><small>Noted.</small></p>") and rows["text/plain"].endswith("Noted.")
+
+
+def test_axes_end_at_shared_steps():
+    axis = plots.plt.figure().subplots()
+    axis.plot([1, 2], [43.0, 61.0])
+    assert plots._stepped(axis, "accuracy") == (40, 80) and plots._stepped(axis, "loss") == (43, 61)
 
 
 def test_the_page_names_itself_and_links_to_what_lies_beside_it(report):

@@ -68,11 +68,15 @@ class Html(Renderer):
         """The blocks; figures and tables of one group that follow each other stand together, for the script's tabs."""
         made: list[Node] = []
         blocks = [(node, self.document.pool.block(node)) for node in self.document.tree]
-        for group, pairs in itertools.groupby(blocks, lambda pair: pair[1].content.get("group") if pair[1] else None):
-            run = list(pairs)
+        groups = [block.content.get("group") if block else None for _, block in blocks]
+        for n, (_, block) in enumerate(blocks[1:-1], 1):
+            if block and block.kind == "code" and groups[n - 1] == groups[n + 1]:
+                groups[n] = groups[n - 1]  # the code of the cell that follows in the group
+        for group, pairs in itertools.groupby(zip(blocks, groups, strict=True), lambda pair: pair[1]):
+            run = [pair for pair, _ in pairs]
             for node, block in run:
                 placed = self.placed([node])
-                if group and len(run) > 1 and block:
+                if group and len(run) > 1 and block and block.kind != "code":
                     opened = '<div class="tabs">' * (node is run[0][0])
                     name = html.escape(block.content.get("tab") or block.number)
                     placed = [self.raw(f'{opened}<div class="tab" data-tab="{name}">'), *placed,
