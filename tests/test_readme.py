@@ -14,17 +14,18 @@ GUIDE = PROJECT / "report" / "guide"
 def test_the_first_screen_says_what_the_committed_results_say():
     numbers = json.loads((PROJECT / "report" / "cifar10" / "results.json").read_text())
     said = " ".join(README[: README.index("## Two commands")].split())
-    accuracy = {a: f"{100 * kinds['tuned']['test_accuracy']['mean']:.1f}" for a, kinds in numbers["approaches"].items()}
-    assert f"tuned fine-tuning is right on {accuracy['full_finetune']} % of the test images" in said
-    assert f"the tuned linear probe on {accuracy['linear_probe']} %" in said
-    fewest = numbers["label_budget"][0]
-    behind = -100 * fewest["comparison"]["accuracy_difference"]["mean"]
-    assert f"with {fewest['labels_per_class']:.0f} labels per class the probe is ahead by {behind:.0f} points" in said
-    labels, size = numbers["label_budget"][-1]["labels_per_class"], numbers["recipe"]["image_size"]
-    assert f"{labels:.0f} labelled images per class, {size} pixels" in said
-    assert f"{numbers['approaches']['linear_probe']['tuned']['test_accuracy']['n']} seeds" in said
-    trained_from_these = numbers["weights"]["sha256"] == EMBEDDED_SHA256
-    assert ("since replaced by those embedded here" in said) is not trained_from_these
+    probe, tuned = (numbers["approaches"][a]["tuned"]["test_accuracy"] for a in ("linear_probe", "full_finetune"))
+    right = f"tuned fine-tuning is right on {100 * tuned['mean']:.1f} % of the test images ({tuned['n']} seeds)"
+    assert f"{right} and the tuned linear probe on {100 * probe['mean']:.1f} % ({probe['n']} seeds)" in said
+    pair = "full_finetune minus linear_probe"
+    ratio = numbers["comparisons"]["tuned"][pair]["train_seconds_ratio"]["mean"]
+    assert f"for {ratio:.1f} times the training time" in said
+    assert not numbers["comparisons"]["corrected"][pair]["accuracy"]["clear"] and "done right, neither is ahead" in said
+    level = [b["labels_per_class"] for b in numbers["label_budgets"] if not b["comparisons"][pair]["accuracy"]["clear"]]
+    assert f"with {' or '.join(f'{labels:.0f}' for labels in level)} labels per class" in said
+    assert f"{numbers['label_budgets'][-1]['labels_per_class']:.0f} labelled images per class" in said
+    assert f"{numbers['config']['image_size']} pixels" in said
+    assert numbers["weights"]["sha256"] == EMBEDDED_SHA256 and "the small ones embedded here" in said
 
 
 def test_every_link_leads_somewhere():

@@ -160,7 +160,7 @@ def accuracy_against_time(study: Study) -> Figure:
     ratios = [f"{factor(max(c.times[0], 1 / c.times[0]))} times as {'long' if c.times[0] > 1 else 'fast'} as "
               f"{the(c.a)}" for c in versus if c.times]  # fmt: skip
     caption = f"Test accuracy against training time, with 95 % intervals ({methods(map(accuracy, shown))})"
-    caption += f"; the {len(best)} seeds as dots. " if len(best) > 1 else ". "
+    caption += "; seeds as dots. " if len(best) > 1 else ". "
     caption += "Hollow: the test images selected the epoch. " if flattered else ""
     caption += f"The highest mean accuracy{' selected on validation images' * (len(honest) < len(shown))} is that of "
     caption += f"{the(best)}, preset {best[0].preset}"
