@@ -78,7 +78,7 @@ CASES = {
     "silenced warning": ("#| warning: false\nwarnings.warn('hushed')", [], ["hushed"], None),
     "logging": ("logging.warning('logged words')", [], ["logged words"], "what it wrote on stderr is left out: WARNING:root:logged words"),
     "long output": ("for i in range(300): print('line', i)", ["line 59", "240 more lines"], ["line 299"], "its output has 300 lines"),
-    "long line": ("print('wide ' * 3000)", ["wide"], [], None),
+    "long line": ("print('wide ' * 3000)", ["wide"], [], "a line of 15,000 signs; of one line the first 2,000 are shown"),
     "widget": ("import ipywidgets\nipywidgets.IntSlider()", [], ["IntSlider"], "a widget is left out"),
     "script chart": ("Chart(text__html='<div id=c></div><script>draw()</script>', application__vnd_plotly_v1='{}')", [], ["draw()"],
                      "an output is left out, since it needs a script"),

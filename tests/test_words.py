@@ -3,6 +3,7 @@
 
 import base64
 import io
+import json
 import re
 
 import nbclient
@@ -118,6 +119,17 @@ def test_what_is_left_out_is_said():
                        "the picture 'none.png' is not there", "the link to #nowhere leads nowhere"):  # fmt: skip
         assert any(words_said in message for message in said), words_said
     assert all(message.startswith("the text") for message in said)  # no notebook, no cell: this one was not merged
+
+
+@pytest.mark.parametrize(("caption", "shown"), [
+    ("one\n\ntwo", "one"), ("# head\n\ntext", "head"), ("- a\n- b", "ab"), ("|q|\n|-|\n|1|", ""), ("```\ncode\n```", ""),
+])  # fmt: skip
+def test_a_caption_that_is_no_paragraph_is_one_and_said(caption, shown):
+    picture = {"image/png": base64.b64encode(png()).decode()}
+    source = f"#| label: fig-a\n#| fig-alt: x\n#| fig-cap: {json.dumps(caption)}"
+    body, typst, said = both(new_code_cell(source, outputs=[new_output("display_data", picture)]))
+    assert f"Figure 1.</strong> {shown}".strip() + "\n</figcaption>" in body and shown in typst
+    assert [f"a caption is one paragraph; of this one {shown!r} is left" in message for message in said] == [True]
 
 
 HELD = {  # what a drawing or a page holds -> what is said of it

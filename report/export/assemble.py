@@ -49,7 +49,11 @@ def assemble(nb: NotebookNode, journal: Journal, contribution: str = "") -> Docu
     readable = [piece for piece in [*pieces, *asides] if not isinstance(piece, Block)]
     trees = dict(zip(map(id, readable), prose.read(readable, pool, journal), strict=True))
     for text in asides:
-        text.into["caption"] = trees[id(text)][0]["c"] if trees[id(text)] else []  # type: ignore[index]
+        first, *rest = trees[id(text)] or [pandoc.plain([])]
+        text.into["caption"] = first["c"] if first["t"] in ("Para", "Plain") else inlines(stringify(first))  # type: ignore[index]
+        if rest or first["t"] not in ("Para", "Plain"):
+            left = stringify(text.into["caption"])[:60]  # type: ignore[index]
+            journal.warn(text.place, f"a caption is one paragraph; of this one {left!r} is left")
     tree: Blocks = []
     origin: dict[int, Place] = {}
     for piece in pieces[:-1]:

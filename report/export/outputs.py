@@ -103,7 +103,11 @@ def _stream(output: NotebookNode, context: Cell) -> list[Piece]:
 
 
 def _printed(text: str, context: Cell) -> list[Piece]:
-    lines, left_out = terminal.cut(terminal.screen(text))
+    whole = terminal.screen(text)
+    lines, left_out = terminal.cut(whole)
+    longest = max((sum(len(words) for words, _ in line) for line in whole), default=0)
+    if longest > terminal.WIDTH:
+        context.warn(f"its output has a line of {longest:,} signs; of one line the first {terminal.WIDTH:,} are shown")
     if left_out:
         context.warn(
             f"its output has {left_out + terminal.LINES:,} lines, of which the first {terminal.LINES} are shown"
