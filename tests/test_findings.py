@@ -165,6 +165,18 @@ def test_what_else_the_machine_did_is_said_as_measured(study):
     )
 
 
+def test_epochs_of_different_approaches_are_not_called_unequal(study):
+    made = study(better, seeds="0,1")
+    assert "ingle epochs" not in findings.time(made).markdown + claims.limits(made).markdown, "a probe's are shorter"
+    run = with_epochs(made.runs("full_finetune")[0], train_seconds=[30.0, 31.0, 90.0])
+    assert "Single epochs took 30" in words.cost((run,)).markdown
+
+
+def test_who_never_gets_there_is_said_to_end_below(study):
+    (pair,) = measures.comparisons(study(lambda approach, *_: 0.4 if approach == "full_finetune" else 0.8).of())
+    assert findings.overtakes(pair).endswith("; full fine-tuning ends below that")
+
+
 # --- defects -------------------------------------------------------------------------------------------------------
 
 

@@ -67,7 +67,7 @@ def overtakes(pair: Comparison) -> str:
     passed = costs.reached(pair.b, target)
     found = passed.of_those_that_do
     if not found:
-        return f"{sentence}, which {b} does not keep up to the end with any seed"
+        return f"{sentence}; {b} ends below that{' with every seed' * (len(passed.seconds) > 1)}"
     when, span = float(np.mean(found)), by_seed(seconds(min(found)), seconds(max(found)))
     sentence += f"; {b} stays above that after {seconds(when)}{span}"
     if len(found) < len(passed.seconds):
@@ -163,7 +163,7 @@ def time(study: Study) -> Prose | None:
     if any(costs.features_shared(pair.a) for pair in counted_on(study)):
         sentences.append("the time of the frozen features was measured once and counts for every seed, so the range of "
                          "a ratio is that of the other times")  # fmt: skip
-    return say(*sentences, *company(study.all_runs)) if sentences else None
+    return say(*sentences, company(study.all_runs)) if sentences else None
 
 
 def same_answer(study: Study) -> Prose | None:
@@ -324,7 +324,11 @@ def calibration(study: Study) -> Prose | None:
         if not (numbers := measures.calibration(runs)):
             continue
         over = numbers["overconfidence"]
-        sure = "is on average more confident than it is accurate" if over.mean > 0 else "is on average less confident"
+        sure = (
+            "is on average more confident than it is accurate"
+            if over.mean > 0
+            else "is on average less confident than it is accurate"
+        )
         sure = sure if over.clear else "is on average as confident as it is accurate, as far as these runs show"
         span = listed([f"{value:.2f}" for value in (min(numbers["temperatures"]), max(numbers["temperatures"]))], "to")
         before, after = (nats(runs, numbers[name]) for name in ("test_loss", "test_loss_scaled"))

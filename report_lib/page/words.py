@@ -50,16 +50,19 @@ def took(runs: Runs) -> str:
     return mean if costs.features_shared(runs) else mean + by_seed(seconds(min(spent)), seconds(max(spent)))
 
 
-def company(runs: Runs) -> list[str]:
-    """How far times can be relied upon: what other processes took, and how unequal the epochs were."""
-    shares, sentences = costs.others_share(runs), []
-    if shares:
-        between = listed((percent(share) for share in shares), "to")
-        sentences.append(f"meanwhile other processes took {between} of the machine’s CPU time")
+def company(runs: Runs) -> str:
+    """How far times can be relied upon: what other processes took of the machine meanwhile; nothing if unknown."""
+    if not (shares := costs.others_share(runs)):
+        return ""
+    between = listed((percent(share) for share in shares), "to")
+    return f"meanwhile other processes took {between} of the machine’s CPU time"
+
+
+def unequal(runs: Runs) -> str:
+    """How unequal the epochs of one approach were, if they were: those of an undisturbed machine are not."""
     epochs = np.concatenate([run.epochs["train_seconds"] for run in runs])
-    if epochs.max() > max(1.0, 2 * np.median(epochs)):
-        sentences.append(f"single epochs took {seconds(epochs.min())} to {seconds(epochs.max())}")
-    return sentences
+    uneven = epochs.max() > max(1.0, 2 * np.median(epochs))
+    return f"single epochs took {seconds(epochs.min())} to {seconds(epochs.max())}" if uneven else ""
 
 
 def judge(runs: Runs) -> str:
@@ -196,7 +199,8 @@ def cost(runs: Runs) -> Prose:
         parts,
         f"validation took another {seconds(mean_of(runs, 'validation_seconds'))}; memory peaked at "
         f"{costs.peak_memory(runs):,.0f} MiB",
-        *company(runs),
+        company(runs),
+        unequal(runs),
     )
 
 
