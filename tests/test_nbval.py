@@ -66,7 +66,7 @@ def test_a_processor_of_fewer_instructions_gives_the_same_results(copied):
 
 FAULTS = {
     "the labels are shifted by one": (
-        "report_lib/page/pictures.py", "np.flatnonzero(labels == column)", "np.flatnonzero(labels == column - 1)",
+        "report_lib/page/pictures.py", "np.flatnonzero(labels == label)", "np.flatnonzero(labels == label - 1)",
         "fig-samples",
     ),
     "the trunk is not frozen": (
