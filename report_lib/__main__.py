@@ -216,11 +216,6 @@ def prepare(settings: dict) -> None:
     planned = [config for part in configs.plan(settings) for config in part.configs]
     models.load_weights(planned[0].weights, planned[0].network)
     images = data.load(planned[0])
-    if len(images.classes) < 2:
-        raise InputError(
-            f"data is {planned[0].data!r}, which has the one class {images.classes[0]!r}; to tell classes apart takes "
-            "two"
-        )
     for config in planned:
         data.check(images, config)
     print(needed(settings, images))

@@ -68,6 +68,7 @@ def page_of(browser, path):
     def open_page(width=1400, scheme="light", **more):
         view = {"width": width, "height": 900}
         contexts.append(browser.new_context(viewport=view, color_scheme=scheme, offline=True, **more))
+        contexts[-1].set_default_timeout(120_000)  # for a machine that is busy
         page, logged, asked = contexts[-1].new_page(), [], []
         page.on("console", lambda message: logged.append(message.text))
         page.on("pageerror", lambda error: logged.append(str(error)))

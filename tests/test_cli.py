@@ -248,7 +248,7 @@ def test_a_study_is_prepared_before_anything_long_begins(parameters_file, tmp_pa
 def test_a_study_of_a_single_class_is_refused(tree, tmp_path, capsys):
     given = [*SMALL, "--data", str(tree(("cat",))), "--runs", str(tmp_path / "runs")]
     assert main(["study", *given, "--prepare"]) == 2
-    assert "which has the one class 'cat'; to tell classes apart takes two" in capsys.readouterr().err
+    assert "data has 1 class ('cat'); a classifier needs at least 2" in capsys.readouterr().err
 
 
 def test_makes_variables_become_parameters(tmp_path, monkeypatch, capsys):

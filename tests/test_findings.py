@@ -1,5 +1,7 @@
 """The rules behind the sentences: where an older rule said what the runs contradict, each test has such runs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from made_up import change
@@ -311,3 +313,10 @@ def test_limits_are_those_of_the_runs(study):
         assert said.lower() in text.lower(), said
     whole = claims.limits(study(better, seeds="0", image_size=224)).markdown
     assert "compressed" not in whole and "224 × 224" not in whole and "labelled images, which" not in whole
+
+
+def test_pairs_of_runs_that_are_level_are_not_half_won():
+    """Ties count half in the share of wins, but nobody is ahead in 4.5 of 9 pairs."""
+    pair = SimpleNamespace(wins=4.5 / 9, pairs=9, level=1)
+    assert findings.won(pair) == "ahead in 4 and level in 1 of 9 pairs of runs"
+    assert findings.won(SimpleNamespace(wins=1.0, pairs=9, level=0)) == "ahead in 9 of 9 pairs of runs"

@@ -258,6 +258,12 @@ def test_a_time_is_a_positive_number():
     assert text_differs("took 0 s", "took 1,340 s", LOOSE) and text_differs("took -5 s", "took 1,340 s", LOOSE)
 
 
+def test_a_time_with_the_seeds_that_took_it_is_the_machines_and_their_number_is_not():
+    head = "to 56.0 %, as the linear probe, s"
+    differs = lambda test: nbval_results.cell_differs(head, test, "0.22 (1 of 3)", TIGHT, "tab-same-answer", False)  # noqa: E731
+    assert not differs("0.34 (1 of 3)") and differs("0.22 (2 of 3)") and differs("0 of 3")
+
+
 def test_only_what_a_ranking_chooses_may_be_of_another_class():
     assert not text_differs("most on seven (+9.1 points)", "most on two (+8.7 points)", LOOSE)
     assert text_differs("most on seven (+9.1 points)", "most on two (+8.7 points)", TIGHT)

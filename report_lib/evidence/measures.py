@@ -223,6 +223,12 @@ class Comparison:
         return stats.chance_to_win(right(self.a).mean(1), right(self.b).mean(1))
 
     @property
+    def level(self) -> int:
+        """In how many of the pairs both have the same test accuracy."""
+        a, b = (right(runs).sum(1) for runs in (self.a, self.b))
+        return int((b[:, None] == a).sum())
+
+    @property
     def times(self) -> tuple[float, float, float] | None:
         """(ratio of the mean training times, the least and the greatest of a seed); None across devices."""
         if len({device_of((run,)) for run in (*self.a, *self.b)}) > 1:

@@ -125,7 +125,8 @@ def _comparisons(runs: dict[str, Runs]) -> dict:
         pair_name(pair): {
             "accuracy": _difference(pair.accuracy), "loss": _difference(pair.loss),
             "classes": dict(zip(pair.a[0].classes, map(_difference, pair.classes), strict=True)),
-            "images": pair.counts, "wins": pair.wins, "pairs": pair.pairs, "same_images_right": pair.same_images_right,
+            "images": pair.counts, "wins": pair.wins, "level": pair.level, "pairs": pair.pairs,
+            "same_images_right": pair.same_images_right,
             "train_seconds_ratio": pair.times and dict(zip(("mean", "least", "greatest"), pair.times, strict=True)),
             "operations_ratio": {"as_run": _ratio(pair, True), "nothing_kept": _ratio(pair, False)},
         }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from report_lib.config import APPROACHES, Config
 from report_lib.evidence import compare, comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
-from report_lib.page.findings import ahead, counted_on, led, overtakes, times, trade, won
+from report_lib.page.findings import ahead, counted_on, led, overtakes, timed, times, trade, won
 from report_lib.page.numbers import capital, factor, interval, listed, percent, points, rate, seconds
 from report_lib.page.parts import Prose, text
 from report_lib.page.words import company, count, say
@@ -38,7 +38,7 @@ def abstract(study: Study) -> Prose:
     rates[0] = rates[0].replace(the(best[0]), f"{the(best[0])} classifies", 1)
     rate_given, counts = study.settings["learning_rate"], comparisons(study.best)
     named = f"With the preset {listed(f'*{runs[0].preset}*' for runs in best)}"
-    named += " (the comparison that counts, named in advance)" * bool(counts)
+    named += " (the comparison that counts)" * bool(counts)
     outcome = [f"{named}, {listed(rates)} of {info['data']['test']:,} test images correctly", *map(trade, counts)]
     earlier = [f"with the preset *{pair.b[0].preset}*, {ahead(pair)}" for pair in counted_on(study)
                if pair not in counts]  # fmt: skip
@@ -147,7 +147,7 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
         f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn alike, "
         "not pictures of another origin",
         f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
-        company(study.all_runs),
+        company(timed(study)),
         *known,
         memorised if known and config["per_class"] else "",
     )

@@ -15,7 +15,7 @@ from report_lib.evidence.stats import Difference
 from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds
 from report_lib.page.parts import Prose, text
 from report_lib.page.words import company, count, nats, say, took
-from report_lib.runs import Study
+from report_lib.runs import Runs, Study
 
 # --- two approaches --------------------------------------------------------------------------------------------
 
@@ -36,7 +36,10 @@ def ahead(pair: Comparison, b: str = "") -> str:
 
 def won(pair: Comparison) -> str:
     """In how many pairs of runs the second approach has the higher test accuracy; nothing for a single pair."""
-    return f"ahead in {pair.wins * pair.pairs:g} of {pair.pairs} pairs of runs" if pair.pairs > 1 else ""
+    if pair.pairs == 1:
+        return ""
+    level = f" and level in {pair.level}" * (pair.level > 0)
+    return f"ahead in {pair.wins * pair.pairs - pair.level / 2:.0f}{level} of {pair.pairs} pairs of runs"
 
 
 def times(pair: Comparison) -> str:
@@ -58,6 +61,11 @@ def trade(pair: Comparison, b: str = "") -> str:
 def counted_on(study: Study) -> list[Comparison]:
     """Those of the presented preset, then the ones that count, between the best of each approach."""
     return list(dict.fromkeys([*comparisons(study.of()), *comparisons(study.best)]))
+
+
+def timed(study: Study) -> Runs:
+    """The runs whose times are compared."""
+    return tuple(run for pair in counted_on(study) for run in (*pair.a, *pair.b))
 
 
 def overtakes(pair: Comparison) -> str:
@@ -163,7 +171,7 @@ def time(study: Study) -> Prose | None:
     if any(costs.features_shared(pair.a) for pair in counted_on(study)):
         sentences.append("the time of the frozen features was measured once and counts for every seed, so the range of "
                          "a ratio is that of the other times")  # fmt: skip
-    return say(*sentences, company(study.all_runs)) if sentences else None
+    return say(*sentences, company(timed(study))) if sentences else None
 
 
 def same_answer(study: Study) -> Prose | None:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -105,11 +104,22 @@ class Study:
 
     # --- trained ---
 
-    def train(self, config: Config, *shown: Any, **more: Any) -> list[Run]:
-        """The runs of `config`, one per seed of the study: read from the store, or trained now; see `run`."""
+    def train(
+        self,
+        config: Config,
+        net: nn.Module | None = None,
+        step: training.Step = training.step,
+        watch: training.Watch = unwatched,
+        cache: str = "",
+    ) -> list[Run]:
+        """The runs of `config`, one per seed of the study: read from the store, or trained now.
+
+        `net` and `step` are what the notebook shows. Where they do something else than the library's, what they do is
+        trained, and stored under another name. `net` itself stays as it is. `watch` is called after each epoch.
+        """
         seeds = seeds_of(self.settings, config.approach)
         seeds = seeds if config.seed in seeds else (config.seed,)
-        return [self.run(dataclasses.replace(config, seed=seed), *shown, **more) for seed in seeds]
+        return [self.run(dataclasses.replace(config, seed=seed), net, step, watch, cache) for seed in seeds]
 
     def run(
         self,
@@ -119,11 +129,7 @@ class Study:
         watch: training.Watch = unwatched,
         cache: str = "",
     ) -> Run:
-        """The run of `config`, read or trained.
-
-        `net` and `step` are what the notebook shows. Where they do something else than the library's, what they do is
-        trained, and stored under another name. `net` itself stays as it is. `watch` is called after each epoch.
-        """
+        """The run of `config` alone, read or trained; see `train`."""
         first = self.planned[0].configs[0]
         same = all(getattr(config, n) == getattr(first, n) for n in ("data", "image_size", "network"))
         known = same and config.weights in (first.weights, "none")
