@@ -6,6 +6,9 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+# Two workers share the cores: threads that spin while they wait take them from each other. Read as torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import pytest
 import torch

@@ -92,9 +92,6 @@ def content(config, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
         "test_logits": test_logits, "test_labels": test_labels, "validation_logits": validation_logits,
         "validation_labels": validation_labels, "validation_index": np.arange(len(validation_labels)),
     }  # fmt: skip
-    if everything:
-        before = rng.normal(0, 1, (64, 3, 11, 11)).astype(np.float32)
-        arrays |= {"first_layer_before": before, "first_layer_after": before * np.float32(1.1)}
     return info, epochs, arrays
 
 

@@ -54,6 +54,8 @@ BOUND = re.compile(r"points,? \(?(?:[+−]?\d[\d.,]* to )?$")  # precedes the in
 OF_A_CLASS = re.compile(r"\s*(?:% of (?:its|that)|points\) and (?:gains|loses)|points\)\.)")
 COUNTED = re.compile(r" test images only| only (?:the|full|fine)")
 NATS = re.compile(r"(?:loss|temperature|nats)[^.;%]*$")
+# What precedes how far a layer moved, which may be far less than a point.
+MOVED = re.compile(r"\b(?:moved|least,|most,) by $")
 SETTING = re.compile(r"(?:rate|decay|[\d.],)\s*$")  # such as "learning rate 0.0001, 0.0003"
 WHERE = re.compile(r"CPU \\?\(\d+ threads?\\?\)")
 BUSY = re.compile(  # said where the machine was busy, and how busy, where the system tells
@@ -108,6 +110,8 @@ def near(test: str, ref: str, before: str, after: str, allowed: Tolerance) -> bo
         return one > 0
     if SETTING.search(before) and "e" not in ref:
         return one == other
+    if MOVED.search(before):
+        return off <= 2 * allowed.share * abs(other)
     if COUNTED.match(after):
         return off <= allowed.images
     if OF_A_CLASS.match(after):
@@ -313,7 +317,8 @@ def part_differs(test: dict, ref: dict, allowed: Tolerance) -> str:
         return text_differs(test["markdown"], ref["markdown"], allowed)
     wrong = text_differs(test["caption"], ref["caption"], allowed)
     if ref["kind"] == "table":
-        return wrong or table_differs(test, ref, allowed)
+        notes = (" ".join(part.get("notes", ())) for part in (test, ref))
+        return wrong or text_differs(*notes, allowed) or table_differs(test, ref, allowed)
     if ref["label"] in CHOSEN and allowed.ranks:
         return wrong or choice_differs(test, ref, allowed)
     wrong = wrong or text_differs(test["alt"], ref["alt"], allowed)

@@ -9,7 +9,6 @@ from bench import answer, growth, limit, precision, show
 
 from report_lib import data, models
 from report_lib.config import Config
-from report_lib.files import PROJECT
 
 
 @pytest.mark.long
@@ -38,10 +37,8 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     assert "120 images" in text and "convolution" in text and "nan" not in text
 
 
-@pytest.mark.parametrize(
-    ("curve", "epoch"), [([0.5, 0.7, 0.6, 0.7, 0.8], 4), ([0.7, 0.7], 1), ([0.8, 0.6], None), ([0.5, 0.65], None)]
-)
-def test_an_accuracy_is_reached_when_no_later_epoch_falls_below(curve, epoch):
+@pytest.mark.parametrize(("curve", "epoch"), [([0.5, 0.7, 0.6, 0.8], 2), ([0.7, 0.7], 1), ([0.5, 0.65], None)])
+def test_an_accuracy_is_reached_at_the_first_epoch_that_has_it(curve, epoch):
     assert answer.reached(curve, 0.7) == epoch
 
 
@@ -72,14 +69,8 @@ def test_precisions_are_compared_seed_by_seed():
     assert abs(result["difference"] - 0.01) < 1e-4 and result["sd_between_seeds_float32"] > 0.09
 
 
-def test_the_guide_says_what_the_committed_benchmark_measured():
-    measured = json.loads((PROJECT / "report" / "bench" / "speed.json").read_text())
-    said = " ".join((PROJECT / "report" / "guide" / "speed.md").read_text().split())
-    probe, tuned = measured["linear_probe"], measured["full_finetune"]
-    assert f"the linear probe is about {probe['ratio']['median']:.0f} times as fast as published" in said
-    assert f"and about {probe['ratio_of_five_seeds']['median']:.0f} times over five seeds" in said
-    assert f"full fine-tuning is {tuned['ratio']['median']:.1f} times as fast" in said
-    assert f"runs at {100 * tuned['share_of_matrix_rate']:.0f} % of the rate of a bare matrix product" in said
+def test_the_guides_page_on_speed_is_what_was_measured():
+    assert show.GUIDE.read_text() == show.guide(show.read(str(show.KEPT)))
 
 
 def test_the_time_to_an_answer_is_measured_on_as_many_images_of_each_class():

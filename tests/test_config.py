@@ -371,6 +371,13 @@ def test_a_study_has_its_presets_defects_and_budgets_by_seed():
         assert changed == {name} and config.preset == "corrected"
 
 
+def test_a_budget_beyond_the_study_s_own_labels_is_run_with_one_seed():
+    parts = planned(per_class=100, seeds="3,4", probe_seeds="3,4,5", budgets="10,500")
+    for approach, few in (("linear_probe", [3, 4, 5]), ("full_finetune", [3, 4])):
+        assert [config.seed for config in parts[approach, "budget", 10]] == few
+        assert [config.seed for config in parts[approach, "budget", 500]] == [3]
+
+
 def test_a_budget_is_of_the_best_preset_in_smaller_steps():
     parts = planned(presets="corrected,tuned", budgets="5,50,500", batch_size=128)
     sizes = [parts["linear_probe", "budget", labels][0].batch_size for labels in (5, 50, 500)]

@@ -48,16 +48,17 @@ def parts(study):
         yield from (tables.epochs(of_approach), tables.test(of_approach), plots.curves(of_approach),
                     plots.confusion(of_approach), words.training(of_approach), words.test(of_approach),
                     words.cost(of_approach), words.conclusion(of_approach), words.settings(of_approach[0]),
-                    words.data(of_approach[0]), pictures.filters(of_approach[0]))  # fmt: skip
+                    words.data(of_approach[0]))  # fmt: skip
     yield from (claims.abstract(study), claims.claims(study, PUBLISHED), tables.comparison(study),
                 tables.discordant(study),
                 findings.time(study), claims.verdict(study), tables.cost(study), tables.published(study, PUBLISHED),
                 findings.defects(study), effects.defects(study), findings.budgets(study), effects.budgets(study),
                 findings.classes(study), findings.calibration(study), tables.provenance(study),
                 tables.environment(study), findings.differences(study), findings.selection(study),
-                findings.agreement(study), findings.same_answer(study), findings.first_layer(study),
+                findings.agreement(study), findings.same_answer(study), findings.layers(study),
                 effects.agreement(study), effects.same_answer(study), claims.limits(study, PUBLISHED["cifar10"]),
-                plots.validation_losses(runs), plots.accuracy_against_time(study), plots.budgets(study),
+                plots.layers(study), plots.validation(runs), plots.confusion(*runs.values()),
+                plots.accuracy_against_time(study), plots.budgets(study),
                 plots.classes(runs), plots.reliability(runs), pictures.samples(images), pictures.mistakes(runs, images),
                 pictures.disagreements(runs, images))  # fmt: skip
 
@@ -91,7 +92,7 @@ def test_three_approaches_are_three_rows_and_two_pairs(study, third):
     assert [row[0] for row in tables.comparison(evidence_of).rows][:3] == [
         "linear probe", "full fine-tuning", "last-block tuning"
     ]  # fmt: skip
-    for figure in (plots.budgets(evidence_of), plots.validation_losses(evidence_of.of())):
+    for figure in (plots.budgets(evidence_of), plots.validation(evidence_of.of())):
         assert all(approach.colour.lower() in figure.svg.lower() for approach in APPROACHES.values())
     assert "last-block tuning" in claims.verdict(evidence_of).markdown
 
@@ -397,7 +398,6 @@ def test_results_hold_every_preset_defect_and_budget(study):
         for preset, each in presets.items():
             right = measures.right(made.runs(approach, preset))
             assert each["test_accuracy"]["mean"] == pytest.approx(right.mean()) and each["test_accuracy"]["n"] == 3
-            assert all((run["first_layer_change"] is None) == (approach == "linear_probe") for run in each["runs"])
             for bins in each["reliability"].values():
                 assert sum(bin["count"] for bin in bins) == right.size
             for run, record in zip(each["runs"], made.runs(approach, preset), strict=True):

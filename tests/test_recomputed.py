@@ -234,9 +234,7 @@ def test_the_seconds_to_the_same_accuracy(results, records):
                 clock, kept = record.info["features_seconds"] + record.info["start_seconds"], None
                 for epoch in record.epochs:
                     clock += epoch["train_seconds"]
-                    if epoch["validation_accuracy"] < level:
-                        kept = None
-                    elif kept is None:
+                    if kept is None and epoch["validation_accuracy"] >= level:
                         kept = clock
                 expected.append(kept)
             found = said["targets"][target]

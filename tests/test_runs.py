@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from report_lib import config as configs
@@ -482,7 +483,6 @@ def test_a_record_says_all_that_a_report_needs(study, few_digits):
         assert info["test_loss"] == pytest.approx(loss.item(), rel=1e-5)
         epoch = run.epochs[run.epochs["epoch"] == info["selected_epoch"]].iloc[0]
         assert epoch["validation_accuracy"] == info["validation_accuracy"]
-        assert ("first_layer_after" in run.predictions) == (run.approach == "full_finetune")
         labels = few_digits.train_labels[run.predictions["validation_index"]]
         assert np.array_equal(labels, run.predictions["validation_labels"])
 
@@ -506,6 +506,33 @@ def test_what_is_kept_is_a_parameter_of_the_study(trained):
         assert [study.keeps(config) for _, config in study.configs()] == expected
     assert trained.study().keeps(trained.study().config("linear_probe", "corrected", 0))
     assert not trained.study().keeps(trained.study().config("linear_probe", "corrected", 0, epochs=9))
+
+
+@pytest.mark.parametrize(
+    ("network", "parts"),
+    [("resnet18", ["bn1", "conv1", *(f"layer{at}.{block}" for at in (1, 2, 3, 4) for block in (0, 1))]),
+     ("mobilenet_v3_small", ["features.0.0", "features.0.1", *(f"features.{at}.block" for at in range(1, 12)),
+                             "features.12.0", "features.12.1", "classifier.0"])],
+)  # fmt: skip
+def test_how_far_each_layer_moved_is_told_by_the_parts_of_the_network(network, parts, tmp_path):
+    pretrained, grown = models.bare(network).state_dict(), {}
+    save_file(pretrained, tmp_path / "weights.safetensors")
+    for at, part in enumerate(parts):
+        grown |= {name: value * (1 + at / 10) for name, value in pretrained.items() if name.startswith(f"{part}.")}
+    weights = str(tmp_path / "weights.safetensors")
+    config = preset("full_finetune", network=network, weights=weights)
+    info, epochs, arrays = made_up.content(config, 0.5)
+    info["weights"]["sha256"] = models.weights_sha256(weights, network)
+    run = store.load(store.save(tmp_path / "store", "run", info, epochs, arrays, {**pretrained, **grown}))
+    moved = runs.layer_changes(run)
+    assert moved == pytest.approx({part: at / 10 for at, part in enumerate(parts)}) and list(moved) == parts
+    assert runs.layer_changes(store.load(store.save(tmp_path / "store", "none kept", info, epochs, arrays))) == {}
+    frozen = dataclasses.asdict(preset("linear_probe", network=network, weights=weights))
+    path = store.save(tmp_path / "store", "frozen", info | {"config": frozen}, epochs, arrays, pretrained)
+    assert runs.layer_changes(store.load(path)) == {}
+    save_file({name: value + 1 for name, value in pretrained.items()}, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match="no longer what"):
+        runs.layer_changes(store.load(tmp_path / "store" / "run"))
 
 
 def test_a_loaded_model_gives_the_recorded_test_logits(study, few_digits):

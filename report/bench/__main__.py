@@ -58,6 +58,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     write_whole(chosen.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    if chosen.output == show.KEPT:
+        write_whole(show.GUIDE, show.guide(result))
     print(chosen.output)
     return 0
 

@@ -1,8 +1,9 @@
 """Time to the same answer: what a user waits for is an accuracy, not an epoch.
 
 The answer is the validation accuracy that the preset `corrected` selects. A curve has reached it at the first epoch
-from which on it never falls below. The published loop is run on the same training and validation images, whole, with
-its own clock; where it never gets there, its whole time counts, which is then the least that it could take.
+that has it, since the best epoch is the one that is kept. The published loop is run on the same training and validation
+images, whole, with its own clock; where it never gets there, its whole time counts, which is then the least that it
+could take.
 """
 
 import dataclasses
@@ -22,10 +23,8 @@ LOOPS = {"linear_probe": linear_probe, "full_finetune": full_finetune}
 
 
 def reached(accuracies: Sequence[float], target: float) -> int | None:
-    """The epoch, from 1, from which on no accuracy is below `target`; None if the last one is."""
-    below = [epoch for epoch, accuracy in enumerate(accuracies, 1) if accuracy < target]
-    last = below[-1] if below else 0
-    return None if last == len(accuracies) else last + 1
+    """The first epoch, from 1, whose accuracy is at least `target`; None if there is none."""
+    return next((epoch for epoch, accuracy in enumerate(accuracies, 1) if accuracy >= target), None)
 
 
 def measure(images: data.Images, weights: models.Weights, shared: dict, place: training.Place, approach: str) -> dict:

@@ -13,6 +13,7 @@ from report_lib.page.parts import Prose, Table, text
 BENCHED = ("linear_probe", "full_finetune")  # the approaches that the published listings have
 NAMES = {name: APPROACHES[name].name for name in BENCHED}
 KEPT = Path(__file__).with_name("speed.json")  # comes with the project
+GUIDE = KEPT.parents[1] / "guide" / "speed.md"  # says what KEPT holds
 MEASURED = Path(__file__).with_name("measured.json")  # of this machine
 
 
@@ -62,7 +63,9 @@ def bounds(bench: dict) -> Prose:
         f"The best that this device was seen to do in {bench['precision']}, over several shapes of matrix product, "
         f"convolution and linear layer, the network's own included, is {rates[kind] / 1e9:,.0f}{NBSP}GFLOP/s, in a "
         f"{kind}. Full fine-tuning, evaluation included, runs at {percent(tuned['share_of_best_rate'], 0)} of that: "
-        f"with the same operations a factor of {1 / tuned['share_of_best_rate']:.2g} is all that could be left. The "
+        f"with the same operations a factor of {1 / tuned['share_of_best_rate']:.2g} is all that could be left, and an "
+        f"epoch can be no more than {tuned['ratio']['median'] / tuned['share_of_best_rate']:.2g} times as fast as "
+        "published; whatever is to be as accurate sooner than that must do with fewer epochs or smaller pictures. The "
         f"linear probe spends {percent(probe['share_of_features'], 0)} of its time on the one forward pass through the "
         f"frozen trunk, and runs at {percent(probe['share_of_best_rate'], 0)} of the best rate."
     )
@@ -92,7 +95,7 @@ def answer(bench: dict) -> Table:
                 ))  # fmt: skip
     return Table(
         "tab-answer",
-        "Seconds until the validation accuracy that the preset corrected selects is reached for good, frozen features "
+        "Seconds until the validation accuracy that the preset corrected selects is reached, frozen features "
         f"included, on {bench['answer_labels']} labelled images per class. Where it is not reached, the time is that "
         "of all epochs. The ratio is that of the published loop's time, on the same images, to ours.",
         ("approach", "seed", "trained by", "best accuracy", "reached in epoch", "time", "ratio"),
@@ -166,3 +169,29 @@ def operators(bench: dict) -> Table:
     rows = tuple((row["operator"], f"{100 * row['share']:.1f}") for row in bench["profile"])
     caption = "Where the time of full fine-tuning goes, by torch's operators."
     return Table("tab-operators", caption, ("operator", "share, %"), rows, "lr")
+
+
+def guide(bench: dict) -> str:
+    """The guide's page on speed, as `make bench KEEP=1` writes it."""
+    makers = (summary, ratios, bounds, rates, answer, trend)
+    parts: list[Prose | Table] = [make(bench) for make in makers]
+    shown = "\n\n".join(part.markdown if isinstance(part, Prose) else _as_markdown(part) for part in parts)
+    return f"""# How fast it is
+
+`make bench` runs the published training loop (`report/bench/published.py`, written for nothing else) and ours by turns
+on the same images, for about five minutes, and keeps what it measured on this machine in `report/bench/measured.json`;
+`make report WITH=05_speed` shows it as an appendix. `make bench KEEP=1` replaces the figures that come with the
+project, and this page. `report/bench/precision.json` compares bfloat16 with float32 over five seeds.
+
+Pictures stay 8-bit until a batch is on the device; what is frozen is computed once and kept memory-mapped in `.cache`;
+bfloat16 is used where the hardware multiplies in it (CUDA since Ampere, CPUs with AMX or AVX512_BF16). The record of
+each run says in which precision it was made, and how busy other processes kept the machine meanwhile.
+
+{shown}
+"""
+
+
+def _as_markdown(table: Table) -> str:
+    rule = tuple({"l": ":--", "r": "--:"}[side] for side in table.align)
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in (table.header, rule, *table.rows))
+    return f"{lines}\n\n*{table.caption}*"

@@ -38,7 +38,9 @@ class StudyOptions:
         (), each=Number(0, 2**31 - 1), help="those of approaches that train the head alone, if they have others"
     )
     budgets: tuple[int, ...] = option(
-        (), each=Number(5, 10**9), help="labelled images per class, for the curve of few labels; none for none"
+        (),
+        each=Number(5, 10**9),
+        help="labelled images per class, for the curve of labels (above per_class: first seed); or none",
     )
     defects: tuple[str, ...] = option(
         (), each=tuple(APPROACHES), help="approaches whose published defects are switched on one at a time"

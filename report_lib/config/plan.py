@@ -56,7 +56,10 @@ def plan(settings: dict) -> tuple[Planned, ...]:
         for labels in sorted(settings["budgets"]):
             batch = settings["batch_size"] or Config.batch_size
             fewer = {"per_class": labels, "batch_size": min(batch, max(SMALLEST_BATCH, labels))}
-            planned.append(_planned(settings, approach, "budget", labels, best(settings, approach), **fewer))
+            point = _planned(settings, approach, "budget", labels, best(settings, approach), **fewer)
+            if settings["per_class"] and labels > settings["per_class"]:  # a dear one: with the first seed
+                point = dataclasses.replace(point, configs=point.configs[:1])
+            planned.append(point)
     return tuple(planned)
 
 

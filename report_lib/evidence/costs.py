@@ -57,8 +57,8 @@ def operations(run: Run, cached: bool = True) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """The seconds after which each seed's validation accuracy stays at `target` or above; None for one that ends below
-    it."""
+    """The seconds after which each seed's validation accuracy is at `target` or above for the first time; None for one
+    that never is. The best epoch is the one that is kept, so what is reached once is reached for good."""
 
     target: float
     seconds: tuple[float | None, ...]
@@ -74,16 +74,15 @@ class Reached:
 
 
 def reached(runs: Runs, target: float) -> Reached:
-    """Training time until validation accuracy reaches `target` for good; features and the start are part of it."""
+    """Training time until validation accuracy reaches `target`; features and the start are part of it."""
     return Reached(target, tuple(_seconds_to(run, target) for run in runs))
 
 
 def _seconds_to(run: Run, target: float) -> float | None:
-    below = np.flatnonzero(run.epochs["validation_accuracy"].to_numpy() < target)
-    first = int(below[-1]) + 1 if len(below) else 0  # the epoch after the last one below it, from 0
-    if first == len(run.epochs):
+    there = np.flatnonzero(run.epochs["validation_accuracy"].to_numpy() >= target)
+    if not len(there):
         return None
-    spent = run.epochs["train_seconds"].to_numpy()[: first + 1].sum()
+    spent = run.epochs["train_seconds"].to_numpy()[: there[0] + 1].sum()
     return float(run.info["start_seconds"] + run.info["features_seconds"] + spent)
 
 

@@ -18,7 +18,7 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import stats
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.files import InputError
-from report_lib.runs import Run, Runs, Study
+from report_lib.runs import Run, Runs, Study, layer_changes
 
 
 def once(compute: Callable) -> Callable:
@@ -125,14 +125,15 @@ def mistakes(run: Run, count: int = 8) -> np.ndarray:
     return wrong[np.argsort(-probability.max(1)[wrong], kind="stable")][:count]
 
 
-def first_layer_change(run: Run) -> float | None:
-    """Length of what training added to the first layer's weights over their length before; None where it was frozen."""
-    arrays = run.predictions
-    if "first_layer_after" not in arrays:
-        return None
-    before = arrays["first_layer_before"].astype(float)
-    # Not np.linalg.norm, whose last digit depends on the number of threads.
-    return float((np.square(arrays["first_layer_after"] - before).sum() / np.square(before).sum()) ** 0.5)
+def shown(study: Study) -> list[Runs]:
+    """The runs of every approach with the presented preset, then with its best one, where that is another."""
+    return list(dict.fromkeys([*study.of().values(), *study.best.values()]))
+
+
+@once
+def moved(runs: Runs) -> dict[str, float]:
+    """Layer -> relative change of its weights, of the first seed; empty where it is frozen, or weights are not kept."""
+    return layer_changes(runs[0])
 
 
 # --- calibration -----------------------------------------------------------------------------------------------
@@ -256,8 +257,8 @@ def pair_name(comparison: Comparison) -> str:
 
 
 def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:
-    """(labelled images per class, validation included; approach -> its best preset's runs), ascending, all images last;
-    empty where the study has no budgets. One that no class can fill is the same as all images."""
+    """(labelled images per class, validation included; approach -> its best preset's runs), ascending, with the
+    study's own number; empty where it has no budgets. One that no class can fill is the same as all images."""
 
     def labelled(runs: Runs) -> int:
         return runs[0].info["data"]["train"] + runs[0].info["data"]["validation"]
@@ -266,12 +267,13 @@ def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:
     everything = max(map(labelled, study.best.values()))
     for approach in study.approaches:
         for runs in study.budgets(approach).values():
-            if labelled(runs) < everything:
+            if labelled(runs) != everything:
                 points.setdefault(labelled(runs), {})[approach] = runs
     if not points:
         return []
     classes = len(study.first.classes)
-    return [(count / classes, points[count]) for count in sorted(points)] + [(everything / classes, study.best)]
+    points[everything] = study.best
+    return [(count / classes, points[count]) for count in sorted(points)]
 
 
 # --- what runs are of ------------------------------------------------------------------------------------------

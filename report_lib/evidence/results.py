@@ -168,13 +168,14 @@ def _preset(runs: Runs) -> dict:
              "images_per_second": costs.training_rate(run), "features_images_per_second": costs.features_rate(run),
              "others_share": run.info["provenance"].get("others_share"),
              "test_accuracy_ci95": measures.test_interval(run), "test_minus_validation": own and _difference(own),
-             "first_layer_change": measures.first_layer_change(run), "surest_mistakes": _mistakes(run),
+             "surest_mistakes": _mistakes(run),
              "epochs": run.epochs.drop(columns="epoch").to_dict("records")}
             for run, own in zip(runs, gaps, strict=True)
         ],
         "test_accuracy": _estimate(accuracy(runs)),
         "test_minus_validation": gap and _difference(gap),
         "cost": _cost(runs),
+        "layer_changes": measures.moved(runs),
         "class_accuracy": dict(zip(runs[0].classes, (right / of_class).tolist(), strict=True)),
         "confusion": measures.confusion(runs).tolist(),
         "calibration": calibration and calibration | {"overconfidence": _difference(calibration["overconfidence"])},

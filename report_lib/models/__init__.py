@@ -1,6 +1,6 @@
 """A network, its weights, what of it is trained, and where its frozen part ends."""
 
-from report_lib.models.looks import first_layer, flops, summary
+from report_lib.models.looks import flops, summary
 from report_lib.models.networks import (
     Standardised,
     build,
@@ -18,10 +18,10 @@ from report_lib.models.networks import (
     trained_names,
     width_below,
 )
-from report_lib.models.weights import Weights, bare, load_weights, weights_sha256
+from report_lib.models.weights import Weights, bare, load_weights, of_trunk, weights_sha256
 
 __all__ = [
-    "Standardised", "Weights", "bare", "build", "cut", "first_layer", "flops", "head_of", "like", "load_weights",
-    "normalises", "origin_of", "outline", "set_head", "set_mode", "stages", "summary", "train_only", "trained_by",
-    "trained_names", "weights_sha256", "width_below",
+    "Standardised", "Weights", "bare", "build", "cut", "flops", "head_of", "like", "load_weights",
+    "normalises", "of_trunk", "origin_of", "outline", "set_head", "set_mode", "stages", "summary", "train_only",
+    "trained_by", "trained_names", "weights_sha256", "width_below",
 ]  # fmt: skip

@@ -11,24 +11,21 @@ from report_lib.models.networks import stages
 
 
 def summary(net: nn.Module, image_size: int) -> pd.DataFrame:
-    """`net` layer by layer: name, kind, shape of what comes out for one picture, parameters, how many are trained."""
+    """`net` layer by layer: name, kind, shape of what comes out for one picture, parameters, how many are trained; all
+    of it text, to be read."""
     rows, batch = [], torch.empty(1, 3, image_size, image_size, device="meta")
     for name, part in stages(net):
         batch = copy.deepcopy(part).to("meta").eval()(batch)
         parameters = list(part.parameters())
         trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         shape = " × ".join(map(str, batch.shape[1:]))
-        rows.append((name, type(part).__name__, shape, sum(parameter.numel() for parameter in parameters), trained))
+        count = sum(parameter.numel() for parameter in parameters)
+        rows.append((name, type(part).__name__, shape, f"{count:,}", f"{trained:,}"))
     return (
         pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters", "trained"])
         .set_index("layer")
         .rename_axis(None)
     )
-
-
-def first_layer(net: nn.Module) -> nn.Conv2d:
-    """The convolution that sees the pictures."""
-    return next(module for module in net.modules() if isinstance(module, nn.Conv2d))
 
 
 def flops(net: nn.Module, image_size: int) -> tuple[int, int]:

@@ -29,12 +29,13 @@ def defects(study: Study) -> Table | None:
     return Table(
         "tab-defects",
         f"What each defect of the published listings changes, switched on in the preset corrected, n = {n}: reported "
-        f"test accuracy and its paired difference; 95 % intervals: {methods(_drawn(effects))}. Where the test images "
-        "select the epoch, the interval is the range over seeds of what the best test epoch adds within its run.",
+        "test accuracy and its paired difference.",
         ("approach", "defect", "accuracy, %", "effect, points", "95 % interval"),
         tuple(rows),
         "llrrr",
-    )
+        (f"95 % intervals: {methods(_drawn(effects))}. Where the test images select the epoch, the interval is the "
+         "range over seeds of what the best test epoch adds within its run.",),
+    )  # fmt: skip
 
 
 def _drawn(effects: Sequence[dict]) -> list[Difference]:
@@ -62,14 +63,15 @@ def budgets(study: Study) -> Table | None:
     return Table(
         "tab-budgets",
         f"Test accuracy by labelled images per class, {percent(config['val_fraction'], 0)} of which validate; preset "
-        f"{config['preset']}, n seeds. With few labels the batch is smaller, so that an epoch has more than a step or "
-        f"two. Differences to {the(study.best[study.approaches[0]])} are paired, intervals: "
-        f"{methods(differences) if differences else 'none'}. Times as long: the ratio of training times, with its "
-        "range over seeds.",
+        f"{config['preset']}, mean ± standard deviation of n seeds.",
         ("labels per class", "batch", "n", *(f"{name}, %" for name in names), *heads),
         tuple(rows),
         "r" * (3 + len(names) + len(heads)),
-    )
+        ("With few labels the batch is smaller, so that an epoch has more than a step or two.",
+         f"Differences to {the(study.best[study.approaches[0]])} are paired; 95 % intervals: "
+         f"{methods(differences) if differences else 'none'}. Times as long: the ratio of training times, with its "
+         "range over seeds."),
+    )  # fmt: skip
 
 
 def _ratio(pair: Comparison) -> str:
@@ -95,11 +97,11 @@ def ladder(study: Study) -> Table | None:
     return Table(
         "tab-ladder",
         "From corrected to tuned, one group of settings at a time, each rung with all of those above it: test "
-        "accuracy, mean ± standard deviation of n seeds, and its paired difference to the rung before; 95 % intervals: "
-        f"{methods(change for *_, change in rungs if change)}.",
+        "accuracy, mean ± standard deviation of n seeds, and its paired difference to the rung before.",
         ("approach", "rung", "n", "test accuracy, %", "change, points", "95 % interval"),
         tuple(rows),
         "llrrrr",
+        (f"95 % intervals: {methods(change for *_, change in rungs if change)}.",),
     )
 
 
@@ -115,10 +117,11 @@ def controls(study: Study) -> Table | None:
     return Table(
         "tab-controls",
         "Controls: what the same preset reaches otherwise, mean ± standard deviation of n seeds, and the paired "
-        f"difference to that preset; 95 % intervals: {methods(pair.accuracy for _, pair in found)}.",
+        "difference to that preset.",
         ("approach", "control", "preset", "n", "test accuracy, %", "difference, points", "95 % interval"),
         tuple(rows),
         "lllrrrr",
+        (f"95 % intervals: {methods(pair.accuracy for _, pair in found)}.",),
     )
 
 
@@ -148,7 +151,7 @@ def _spoken(approach: str) -> str:
 
 
 def same_answer(study: Study) -> Table | None:
-    """Training time until validation accuracy stays at what `corrected` selects; None without that preset."""
+    """Training time until validation accuracy is what `corrected` selects; None without that preset."""
     found = costs.time_to_accuracy(study)
     if not found:
         return None
@@ -164,10 +167,11 @@ def same_answer(study: Study) -> Table | None:
         rows.append((name_of(runs), runs[0].preset, *cells))
     return Table(
         "tab-same-answer",
-        "Training time, features and start included, until validation accuracy stays at or above what corrected "
-        "selects, mean over the seeds that reach it, and how many do. Presets that the test images select have no such "
-        "accuracy.",
+        "Training time, features and start included, until validation accuracy is what corrected selects, mean over "
+        "the seeds that reach it, and how many do.",
         ("approach", "preset", *(f"to {percent(share)}, as {_spoken(a)}, s" for a, share in targets.items())),
         tuple(rows),
         "ll" + "r" * len(targets),
-    )
+        ("What corrected selects is its mean over seeds. The best epoch is kept, so nothing that is reached is lost. "
+         "Presets that the test images select have no such accuracy.",),
+    )  # fmt: skip

@@ -12,9 +12,9 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference
-from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds
+from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds, two_figures
 from report_lib.page.parts import Prose, text
-from report_lib.page.words import company, count, nats, say, took
+from report_lib.page.words import company, nats, say, took
 from report_lib.runs import Runs, Study
 
 # --- two approaches --------------------------------------------------------------------------------------------
@@ -69,15 +69,15 @@ def timed(study: Study) -> Runs:
 
 
 def overtakes(pair: Comparison) -> str:
-    """When the second approach has passed for good the validation accuracy that the first one selects."""
+    """When the second approach has the validation accuracy that the first one selects."""
     target, a, b = costs.selected_accuracy(pair.a), the(pair.a), the(pair.b)
-    sentence = f"{a} reaches a validation accuracy of {percent(target)} in {took(pair.a)}"
+    sentence = f"{a} reaches a validation accuracy of {percent(target)} and trains for {took(pair.a)} in all"
     passed = costs.reached(pair.b, target)
     found = passed.of_those_that_do
     if not found:
-        return f"{sentence}; {b} ends below that{' with every seed' * (len(passed.seconds) > 1)}"
+        return f"{sentence}; {b} does not reach that{' with any seed' * (len(passed.seconds) > 1)}"
     when, span = float(np.mean(found)), by_seed(seconds(min(found)), seconds(max(found)))
-    sentence += f"; {b} stays above that after {seconds(when)}{span}"
+    sentence += f"; {b} reaches it after {seconds(when)}{span}"
     if len(found) < len(passed.seconds):
         return f"{sentence}, with {len(found)} of {len(passed.seconds)} seeds"
     earlier = when > mean_of(pair.a, "train_seconds")
@@ -328,7 +328,7 @@ def calibration(study: Study) -> Prose | None:
     """How sure the networks are against how right they are, on the predictions of all seeds together, before and after
     temperature scaling."""
     sentences = []
-    for runs in dict.fromkeys([*study.of().values(), *study.best.values()]):
+    for runs in measures.shown(study):
         if not (numbers := measures.calibration(runs)):
             continue
         over = numbers["overconfidence"]
@@ -348,13 +348,14 @@ def calibration(study: Study) -> Prose | None:
     return say(*sentences)
 
 
-def first_layer(study: Study) -> Prose | None:
-    """How far training moved the first layer, by preset and seed."""
+def layers(study: Study) -> Prose | None:
+    """Which layers training moved least and most, by approach and preset; None where the trunk is frozen."""
     sentences = []
-    for runs in dict.fromkeys([*study.of().values(), *study.best.values()]):
-        moved = [change for change in map(measures.first_layer_change, runs) if change is not None]
-        if moved:
-            between = listed((percent(share) for share in (min(moved), max(moved))), "to")
-            sentences.append(f"with the preset *{runs[0].preset}*, {the(runs)} moves the weights of the first layer by "
-                             f"{between} of their length ({count(len(moved), 'seed')})")  # fmt: skip
+    for runs in measures.shown(study):
+        if len(moved := measures.moved(runs)) > 1:
+            least, *_, most = sorted(moved, key=moved.__getitem__)
+            sentences.append(
+                f"with the preset *{runs[0].preset}*, {the(runs)} moves {text(least)} least, by "
+                f"{two_figures(moved[least])}, and {text(most)} most, by {two_figures(moved[most])}"
+            )
     return say(*sentences)

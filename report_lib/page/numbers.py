@@ -46,6 +46,11 @@ def percent(fraction: float, digits: int = DIGITS) -> str:
     return f"{fixed(100 * fraction, digits)}{NBSP}%"
 
 
+def two_figures(fraction: float) -> str:
+    """A share in percent, to two significant figures, for shares of very different sizes."""
+    return f"{np.format_float_positional(100 * fraction, 2, fractional=False, trim='-')}{NBSP}%"
+
+
 def confidence(probability: float, digits: int = 0) -> str:
     """A softmax probability in percent, never a whole 100 %, which none is."""
     most = 1 - 10.0 ** -(digits + 2)

@@ -10,13 +10,11 @@ from scipy.special import softmax
 from report_lib.config import APPROACHES
 from report_lib.data import Images
 from report_lib.evidence import measures
-from report_lib.evidence.measures import check_images, first_layer_change, probabilities, the
-from report_lib.page.numbers import confidence, percent
+from report_lib.evidence.measures import check_images, probabilities, the
+from report_lib.page.numbers import confidence
 from report_lib.page.parts import Figure
 from report_lib.page.style import WIDTH, drawn, short_names, shorten, styled
 from report_lib.runs import Run, Runs
-
-MOST_FILTERS = 64
 
 
 def samples(images: Images, per_class: int = 4) -> Figure:
@@ -108,35 +106,6 @@ def neighbours(run: Run, rows: Sequence[tuple[int, Sequence[tuple[int, float]]]]
         "taken for and confidence, and the training images nearest to each in the pretrained trunk’s features, with "
         "class and cosine similarity.",
         "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",
-    )
-
-
-def filters(run: Run) -> Figure | None:
-    """The first layer's filters before and after training, each stretched to its own range; of more than 64, the first
-    64. None where the layer was frozen, or sees something else than three colours."""
-    arrays, change = run.predictions, first_layer_change(run)
-    if change is None or arrays["first_layer_before"].shape[1] != 3:
-        return None
-    pair = [arrays[f"first_layer_{when}"][:MOST_FILTERS] for when in ("before", "after")]
-    count, side = len(pair[0]), max(pair[0].shape[2:]) + 1
-    across = int(np.ceil(count**0.5))
-    with _grid(1, 2, 0.7 * WIDTH, 0.37 * WIDTH) as (fig, axes):
-        for axis, kernels, title in zip(axes.flat, pair, ("pretrained", "after training"), strict=True):
-            low, high = (bound((1, 2, 3), keepdims=True) for bound in (kernels.min, kernels.max))
-            sheet = np.ones((-(-count // across) * side, across * side, 3))
-            for at, tile in enumerate(((kernels - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)):
-                top, left = side * (at // across), side * (at % across)
-                sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-            axis.imshow(sheet, interpolation="nearest")
-            axis.set_title(title)
-    every = len(arrays["first_layer_before"])
-    which = f"{every}" if every == count else f"first {count} of {every}"
-    return drawn(
-        fig,
-        "fig-filters",
-        f"The first layer’s {which} filters before and after {the((run,))} (seed {run.seed}), each stretched to its "
-        f"own range of colours. Training moved all {every} by {percent(change)} of their length.",
-        f"Two grids of {count} small coloured tiles, one per filter; they change by {percent(change)}.",
     )
 
 

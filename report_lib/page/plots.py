@@ -11,12 +11,14 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, comparisons, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference, Estimate
-from report_lib.page.numbers import capital, decimals, factor, listed, methods, percent, points, rate
+from report_lib.page.numbers import capital, decimals, factor, listed, methods, percent, points, rate, two_figures
 from report_lib.page.parts import Figure
 from report_lib.page.style import WIDTH, draw_seeds, drawn, name_ends, short_names, styled
+from report_lib.page.words import judge
 from report_lib.runs import Runs, Study
 
 DOTS: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 3, "markeredgewidth": 0}
+FEW = 20  # classes that can be named beside a matrix
 STEPS = {"accuracy": 20, "loss": 0.5}  # at which an axis ends, so that two approaches can be read side by side
 
 
@@ -37,7 +39,7 @@ def curves(runs: Runs) -> Figure:
     """Loss and accuracy over the epochs of one approach; each seed thin, their mean strong."""
     approach = APPROACHES[runs[0].approach]
     with styled():
-        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
+        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.75))
         lines = {"training": ("train_loss", ":"), "validation": ("validation_loss", "-")}
         ends = {name: (draw_seeds(loss, runs, *kind), approach.colour) for name, kind in lines.items()}
         draw_seeds(right, runs, "validation_accuracy", scale=100)
@@ -71,62 +73,90 @@ def _stepped(axis: plt.Axes, name: str) -> tuple[float, float]:
     return float(low), float(max(step * np.ceil(shown.y1 / step), low + step))
 
 
-def confusion(runs: Runs) -> Figure:
-    """Share of each true class (row) predicted as each class (column), test images, all seeds together."""
-    classes, count = runs[0].classes, measures.confusion(runs)
-    share = count / count.sum(1, keepdims=True)
-    few = len(classes) <= 20
+def confusion(*of: Runs) -> Figure:
+    """Share of each true class (row) predicted as each class (column), test images, all seeds together; the matrices of
+    several approaches side by side."""
+    across, classes = min(len(of), 2), of[0][0].classes
+    lines, wide = -(-len(of) // across), min(WIDTH / across, 1.3 + 0.24 * len(classes))
     with styled(axes_grid=False):
-        size = min(WIDTH, 1.4 + 0.29 * len(classes))
-        fig, axis = plt.subplots(figsize=(size, size * 0.9))
-        if few:
-            axis.pcolormesh(share, cmap="Greys", vmin=0, vmax=1, edgecolor="none")  # vectors, sharp at any size
-            axis.set(aspect="equal", ylim=(len(classes), 0))
-            middles, names = np.arange(len(classes)) + 0.5, short_names(classes, 20)
-            axis.set_xticks(middles, names)
-            if max(map(len, names)) > 3:
-                plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
-            axis.set_yticks(middles, names)
-            axis.tick_params(length=0)
-            for row, column in np.argwhere(np.round(100 * share)):
-                axis.text(column + 0.5, row + 0.5, f"{100 * share[row, column]:.0f}", ha="center", va="center",
-                          color="white" if share[row, column] > 0.5 else "black", fontsize=8)  # fmt: skip
-        else:  # too many for names; a picture of one pixel a pair is as sharp and far smaller
-            picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
-            fig.colorbar(picture, ax=axis, shrink=0.7, label="share of the true class")
-        axis.set(xlabel="predicted class", ylabel="true class")
-    off = count - np.diag(count.diagonal())
-    true, predicted = np.unravel_index(off.argmax(), off.shape)
-    sentence = "No test image is misclassified"
-    if off[true, predicted]:
-        sentence = f"The commonest mistake: {percent(share[true, predicted])} of the images of {classes[true]} are "
-        sentence += f"taken for {classes[predicted]}"
-    blank = "; blank where it rounds to none" if few else ""
+        fig, axes = plt.subplots(lines, across, figsize=(wide * across, wide * lines), squeeze=False)
+        for axis in axes.flat:
+            axis.set_visible(False)
+        for at, (axis, runs) in enumerate(zip(axes.flat, of, strict=False)):
+            axis.set_visible(True)
+            _matrix(axis, runs, 72 * (wide - 0.8) / len(classes))
+            axis.set(xlabel="predicted class", ylabel="" if at % across else "true class")
+            if len(of) > 1:
+                axis.set_title(_title(runs))
+            if at % across:
+                axis.set_yticklabels([])
+    commonest = {APPROACHES[runs[0].approach].name: _commonest_mistake(runs) for runs in of}
+    sentence = "; ".join(f"{name}: {what}" if len(of) > 1 else what for name, what in commonest.items())
+    who = f"{_title(of[0])}: share" if len(of) == 1 else f"Preset {of[0][0].preset}: share"
+    numbers = "in %, by predicted class; blank where it rounds to none" if len(classes) <= FEW else "by predicted class"
     return drawn(
         fig,
-        _label("confusion", runs),
-        f"{_title(runs)}: share of each true class, in %, by predicted class{blank}. {sentence}.",
-        f"Confusion matrix of {len(classes)} classes. {sentence}.",
+        _label("confusion", of[0]) if len(of) == 1 else "fig-confusion",
+        f"{who} of each true class, {numbers}. The commonest mistake: {sentence}.",
+        f"Confusion matrix of {len(classes)} classes. The commonest mistake: {sentence}.",
     )
 
 
-def validation_losses(runs: Mapping[str, Runs]) -> Figure:
-    """Validation loss of every approach over the epochs."""
+def _commonest_mistake(runs: Runs) -> str:
+    count, classes = measures.confusion(runs), runs[0].classes
+    off = count - np.diag(count.diagonal())
+    true, predicted = np.unravel_index(off.argmax(), off.shape)
+    if not off[true, predicted]:
+        return "none, no test image is misclassified"
+    share = count[true, predicted] / count[true].sum()
+    return f"{percent(share)} of the images of {classes[true]} are taken for {classes[predicted]}"
+
+
+def _matrix(axis: plt.Axes, runs: Runs, cell: float) -> None:
+    """One confusion matrix, whose cells are `cell` points wide."""
+    classes, count = runs[0].classes, measures.confusion(runs)
+    share = count / count.sum(1, keepdims=True)
+    if len(classes) > FEW:  # too many for names; a picture of one pixel a pair is as sharp and far smaller
+        picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+        axis.figure.colorbar(picture, ax=axis, shrink=0.7, label="share of the true class")
+        return
+    axis.pcolormesh(share, cmap="Greys", vmin=0, vmax=1, edgecolor="none")  # vectors, sharp at any size
+    axis.set(aspect="equal", ylim=(len(classes), 0))
+    middles, names, small = np.arange(len(classes)) + 0.5, short_names(classes, 16), min(8.0, 0.5 * cell)
+    axis.set_xticks(middles, names, fontsize=max(5.5, small))
+    if max(map(len, names)) > 3:
+        plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(middles, names, fontsize=max(5.5, small))
+    axis.tick_params(length=0, pad=2)
+    for row, column in np.argwhere(np.round(100 * share)):
+        axis.text(column + 0.5, row + 0.5, f"{100 * share[row, column]:.0f}", ha="center", va="center",
+                  color="white" if share[row, column] > 0.5 else "black", fontsize=small)  # fmt: skip
+
+
+def validation(runs: Mapping[str, Runs]) -> Figure:
+    """Loss and accuracy of every approach on the images that select an epoch, over the epochs."""
+    first = next(iter(runs.values()))
+    part = capital(judge(first))
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH, 2.2))
-        ends = {APPROACHES[a].name: (draw_seeds(axis, r, "validation_loss"), APPROACHES[a].colour)
+        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.75))
+        ends = {APPROACHES[a].name: (draw_seeds(loss, r, "validation_loss"), APPROACHES[a].colour)
                 for a, r in runs.items()}  # fmt: skip
-        axis.set(xlabel="epoch", ylabel="validation loss, nats", ylim=(0, None))
-        name_ends(axis, ends)
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        for r in runs.values():
+            draw_seeds(right, r, "validation_accuracy", scale=100)
+        loss.set(title=f"{part} loss, nats per sample", xlabel="epoch", ylim=(0, None))
+        right.set(title=f"{part} accuracy, %", xlabel="epoch", ylim=_stepped(right, "accuracy"))
+        name_ends(loss, ends)
+        for axis in (loss, right):
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in r]) for a, r in runs.items()}
     best = min(lowest, key=lowest.__getitem__)
     digits = decimals(measures.standard_errors(runs[best])[1])
     return drawn(
         fig,
-        "fig-validation-loss",
-        f"Validation loss after each epoch. The lowest, {lowest[best]:.{digits}f} nats, is that of {the(runs[best])}.",
-        f"Line chart of {len(runs)} approaches; {the(runs[best])} reaches the lowest validation loss.",
+        "fig-validation",
+        f"Preset {first[0].preset}: loss and accuracy on the {judge(first)} images after each epoch. The lowest mean "
+        f"loss, {lowest[best]:.{digits}f} nats, is that of {the(runs[best])}.",
+        f"Two line charts of {len(runs)} approaches; {the(runs[best])} reaches the lowest loss.",
     )
 
 
@@ -260,9 +290,9 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
     return drawn(
         fig,
         "fig-reliability",
-        "Reliability: how often test predictions of a confidence are right, in bins of equal width, all seeds "
-        "together. On the diagonal a network is right as often as it says; below it, too sure of itself. Expected "
-        f"calibration error: {'; '.join(errors)}.",
+        f"Reliability, preset {next(iter(runs.values()))[0].preset}: how often test predictions of a confidence are "
+        "right, in bins of equal width, all seeds together. On the diagonal a network is right as often as it says; "
+        f"below it, too sure of itself. Expected calibration error: {'; '.join(errors)}.",
         f"Two line charts of accuracy against confidence. Calibration error: {'; '.join(errors)}.",
     )
 
@@ -278,7 +308,7 @@ def classes(study_runs: Mapping[str, Runs], most: int = 20) -> Figure | None:
     shown = sorted(np.argsort(-np.abs(gains).max(0), kind="stable")[:most], key=lambda label: gains[-1, label])
     labels = short_names(names, 28)
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH, 0.6 + 0.24 * len(shown)))
+        fig, axis = plt.subplots(figsize=(WIDTH, 0.5 + 0.16 * len(shown)))
         axis.axvline(0, color="#888888", linewidth=0.8)
         for offset, pair in zip(np.linspace(-0.12, 0.12, len(pairs)) * (len(pairs) > 1), pairs, strict=True):
             look, chosen = APPROACHES[pair.b[0].approach], [pair.classes[label] for label in shown]
@@ -294,7 +324,39 @@ def classes(study_runs: Mapping[str, Runs], most: int = 20) -> Figure | None:
     return drawn(
         fig,
         "fig-classes",
-        f"Accuracy on the test images of each class, {listed(the(pair.b) for pair in pairs)} minus {the(pairs[0].a)}, "
-        f"with 95 % intervals ({intervals}).{few}",
+        f"Preset {pairs[0].b[0].preset}: accuracy on the test images of each class, "
+        f"{listed(the(pair.b) for pair in pairs)} minus {the(pairs[0].a)}, with 95 % intervals ({intervals}).{few}",
         f"Dot plot of {len(shown)} classes, from {least} to {greatest}.",
+    )
+
+
+def layers(study: Study) -> Figure | None:
+    """How far training moved each layer below the head, presented and best presets, first seed; None where all are
+    frozen, or no weights were kept."""
+    found = {runs: moved for runs in measures.shown(study) if (moved := measures.moved(runs))}
+    if not found:
+        return None
+    names = list(dict.fromkeys(name for moved in found.values() for name in moved))
+    tall = 0.8 / len(found)
+    with styled(axes_grid=False):
+        fig, axis = plt.subplots(figsize=(WIDTH, 0.7 + max(0.18, 0.13 * len(found)) * len(names)))
+        for at, (runs, moved) in enumerate(found.items()):
+            look = APPROACHES[runs[0].approach]
+            earlier = sum(other[0].approach == runs[0].approach for other in list(found)[:at])
+            bars = axis.barh([names.index(name) + (at - (len(found) - 1) / 2) * tall for name in moved],
+                             [100 * share for share in moved.values()], 0.9 * tall, color=look.colour,
+                             alpha=0.5**earlier, label=f"{look.name}, {runs[0].preset}")  # fmt: skip
+            axis.bar_label(bars, [two_figures(share) for share in moved.values()], padding=2, fontsize=7)
+        axis.set_yticks(range(len(names)), short_names(names, 28))
+        axis.set(xlabel="change, % of the length of the layer’s weights", ylim=(len(names) - 0.4, -0.6))
+        axis.margins(x=0.1)
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    each = {runs: listed(f"{name} moved by {two_figures(share)}" for name, share in moved.items())
+            for runs, moved in found.items()}  # fmt: skip
+    return drawn(
+        fig,
+        "fig-layers",
+        "How far training moved each layer below the head: the length of what was added to its weights, in percent of "
+        f"their length before (seed {study.first.seed}).",
+        f"Bar chart of {len(names)} layers. {'; '.join(f'{the(runs)}, {runs[0].preset}: {what}' for runs, what in each.items())}.",
     )

@@ -101,8 +101,8 @@ def test(runs: Runs) -> Table:
     ]  # fmt: skip
     return Table(
         f"tab-test-{runs[0].approach.replace('_', '-')}",
-        f"{capital(name_of(runs))}: the selected epoch on {runs[0].info['data']['test']:,} test images; the 95 % "
-        "interval is Wilson’s, over test images.",
+        f"{capital(name_of(runs))}: the selected epoch on {runs[0].info['data']['test']:,} test images, with Wilson’s "
+        "95 % interval.",
         ("seed", "epoch", *["validation accuracy, %"] * chosen, "test accuracy, %", "95 % interval, %",
          "test loss, nats"),
         tuple(rows),
@@ -115,7 +115,7 @@ def test(runs: Runs) -> Table:
 
 def comparison(study: Study) -> Table:
     """The approaches side by side, presented preset first, then the best, where that is another."""
-    shown = list(dict.fromkeys([*study.of().values(), *study.best.values()]))
+    shown = measures.shown(study)
     nats = _column([standard_errors(runs)[1] for runs in shown])
     rows = [
         (name_of(runs), runs[0].preset, str(len(runs)), accuracies(runs),
@@ -126,12 +126,12 @@ def comparison(study: Study) -> Table:
     ]  # fmt: skip
     return Table(
         "tab-comparison",
-        "The approaches at their selected epochs, mean ± standard deviation of n seeds; 95 % intervals: "
-        f"{methods(map(accuracy, shown))}.",
+        "The approaches at their selected epochs, mean ± standard deviation of n seeds.",
         ("approach", "preset", "n", "test accuracy, %", "95 % interval, %", "validation loss, nats", "test loss, nats",
          "trained parameters"),
         tuple(rows),
         "llrrrrrr",
+        (f"95 % intervals: {methods(map(accuracy, shown))}.",),
     )  # fmt: skip
 
 
@@ -152,12 +152,12 @@ def discordant(study: Study) -> Table | None:
     return Table(
         "tab-discordant",
         "How many test images both approaches get right, only one of them, or neither"
-        f"{', means of the seeds' * (len(p) > 1)}; and McNemar’s exact test, which concerns these very networks, while "
-        "intervals concern new seeds too.",
+        f"{', means of the seeds' * (len(p) > 1)}; and McNemar’s exact test.",
         ("preset", *["other approach"] * several, "both", f"only {the(pairs[0].a)}", f"only {second}", "neither",
          "McNemar’s test"),
         tuple(rows),
         "l" * (1 + several) + "rrrrl",
+        ("McNemar’s test concerns these very networks, intervals of differences concern new seeds too.",),
     )  # fmt: skip
 
 
@@ -180,14 +180,15 @@ def published(study: Study, published: dict) -> Table | None:
     info = study.first.info
     return Table(
         "tab-published",
-        "The homework report’s figures, each of one run: CIFAR-10, ImageNet weights, the best test epoch, a T4. Here: "
-        f"{study.settings['data_name'] or info['data']['name']}, {info['weights']['name']}, "
-        f"{info['config']['image_size']} px, {measures.device_of(study.all_runs)}; mean ± standard deviation of n "
-        f"seeds, intervals: {methods(map(accuracy, every))}.",
+        "The homework report’s figures, each of one run, beside ours, mean ± standard deviation of n seeds.",
         ("approach", "preset", "n", "test accuracy, %", "95 % interval, %", "training, s"),
         tuple(rows),
         "llrrrr",
-    )
+        ("Published: CIFAR-10, ImageNet weights, the best test epoch, a T4; binomial interval.",
+         f"Here: {study.settings['data_name'] or info['data']['name']}, {info['weights']['name']}, "
+         f"{info['config']['image_size']} px, {measures.device_of(study.all_runs)}; intervals: "
+         f"{methods(map(accuracy, every))}."),
+    )  # fmt: skip
 
 
 def cost(study: Study) -> Table:
@@ -203,14 +204,15 @@ def cost(study: Study) -> Table:
                          f"{costs.peak_memory(runs):,.0f}"))  # fmt: skip
     return Table(
         "tab-cost",
-        "Cost of one run, mean ± standard deviation of the seeds; without a deviation where features measured once "
-        "served several seeds. Operations are those of one image once through the network, two for each multiply-add. "
-        "The time of the features, and of a probe that a run starts from, is contained in that of training; images per "
-        "second are those of the training steps alone. Memory is the most that any seed took.",
+        "Cost of one run, mean ± standard deviation of the seeds.",
         ("approach", "preset", "trained parameters", "forward, MFLOP", "backward, MFLOP", "training, s", "features, s",
          "images/s", "memory, MiB"),
         tuple(rows),
         "llrrrrrrr",
+        ("Operations: of one image once through the network, two for each multiply-add.",
+         "Training: with the time of the features, and of a probe that a run starts from; without a deviation where "
+         "features measured once served several seeds. Images/s: of the training steps alone. Memory: the most that "
+         "any seed took."),
     )  # fmt: skip
 
 

@@ -182,6 +182,11 @@ class Study:
         return {approach: self.runs(approach, name) for approach in self.approaches if has_preset(approach, name)}
 
     @property
+    def by_preset(self) -> dict[str, dict[str, Runs]]:
+        """Preset -> its runs of every approach that has it, the presented preset first."""
+        return {name: self.of(name) for name in sorted(self.presets, key=lambda name: name != self.presented)}
+
+    @property
     def best(self) -> dict[str, Runs]:
         """Approach -> the runs of `tuned`, if there are any, or else of the presented preset."""
         return {approach: self.runs(approach, best(self.settings, approach)) for approach in self.approaches}

@@ -156,7 +156,6 @@ def make(
         net = models.like(net, config)
     # Another device or precision goes on with its own bits only.
     checkpoint = store / f".{name}-{device_as_file_name(place.device)}-{place.precision}.checkpoint"
-    before = models.first_layer(net).weight.detach().float().cpu().clone()
     try:
         task = loop.begin(net, images, config, place)
         for history in loop.train(task, config, place, step, checkpoint):
@@ -175,7 +174,7 @@ def make(
             f"batch_size is {config.batch_size}, for which {device_name(place.device)} lacks the memory; {way} a "
             "smaller SIZE"
         ) from error
-    info, arrays = describe(net, task, history, test_logits, images, config, before)
+    info, arrays = describe(net, task, history, test_logits, images, config)
     loop.check_finite(info["test_loss"], "test", info["selected_epoch"], config)
     info |= {
         "modified": str(change) or None,
@@ -206,7 +205,7 @@ def kept_tensors(net: nn.Module, change: Change) -> dict[str, Tensor]:
 
 def describe(
     net: nn.Module, task: training.Task, history: training.History, test_logits: Tensor, images: data.Images,
-    config: Config, before: Tensor,
+    config: Config,
 ) -> tuple[dict, dict]:  # fmt: skip
     """(what run.json, what predictions.npz says of a finished run)."""
     test_loss, test_accuracy = loop.score(test_logits, images.test_labels)
@@ -255,7 +254,4 @@ def describe(
         "validation_labels": task.validation.labels[task.validation.index].cpu().numpy(),
         "validation_index": task.validation.index.cpu().numpy(),
     }
-    first = models.first_layer(net).weight
-    if first.requires_grad:
-        arrays |= {"first_layer_before": before.numpy(), "first_layer_after": first.detach().float().cpu().numpy()}
     return info, arrays
