@@ -351,12 +351,13 @@ def layers(study: Study) -> Figure | None:
         axis.set(xlabel="change, % of the length of the layer’s weights", ylim=(len(names) - 0.4, -0.6))
         axis.margins(x=0.1)
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    each = {runs: listed(f"{name} moved by {two_figures(share)}" for name, share in moved.items())
-            for runs, moved in found.items()}  # fmt: skip
+    each = [f"{the(runs)}, {runs[0].preset}: "
+            + listed(f"{name} moved by {two_figures(share)}" for name, share in moved.items())
+            for runs, moved in found.items()]  # fmt: skip
     return drawn(
         fig,
         "fig-layers",
         "How far training moved each layer below the head: the length of what was added to its weights, in percent of "
         f"their length before (seed {study.first.seed}).",
-        f"Bar chart of {len(names)} layers. {'; '.join(f'{the(runs)}, {runs[0].preset}: {what}' for runs, what in each.items())}.",
+        f"Bar chart of {len(names)} layers. {'; '.join(each)}.",
     )
