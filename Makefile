@@ -19,7 +19,10 @@ WORK := $(DIR)/.work
 # train, those of WITH stand before its conclusion.
 NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis
 TRAINING  := $(filter-out 03_analysis,$(NOTEBOOKS))
+# A notebook of WITH may be named as its file is, and has to be there.
+override WITH := $(patsubst %.ipynb,%,$(notdir $(WITH)))
 EVERY     := $(NOTEBOOKS) $(WITH)
+$(foreach n,$(WITH),$(if $(wildcard notebooks/$n.ipynb),,$(error WITH names '$n', but there is no notebooks/$n.ipynb)))
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
@@ -121,7 +124,8 @@ define execute
 	  | awk '/%\|/ {printf "\r%s", $$0; fflush(); bar = 1} END {if (bar) printf "\n"}' \
 	  && rm -f $$failed $$source && mv $$aside $@ \
 	  || { rm -f $$source; why=; if test -f $$aside; then mv $$aside $$failed; why=$$("$(PYTHON)" -m export.inline --failed $$failed); fi; \
-	       echo "error: $${why:-notebooks/$*.ipynb stopped: $$(grep '[^[:space:]]' $$log | tail -n 1)}" >&2; \
+	       last=$$(grep '[^[:space:]]' $$log | tail -n 1); case $$last in "error: "*) why=$${why:-$${last#error: }};; esac; \
+	       echo "error: $${why:-notebooks/$*.ipynb stopped: $$last}" >&2; \
 	       test ! -f $$failed || echo "       as far as it came: $$failed; all messages: $$log" >&2; exit 1; }
 endef
 
@@ -144,7 +148,8 @@ endif
 STYLE := $(wildcard report/export/*.py report/export/templates/*) report/metadata.yaml report/references.bib
 
 # A pattern with several targets is one recipe that makes them all, in every version of make. They are made aside, in one
-# go, and then take the places of the last ones.
+# go, and then take the places of the last ones, which make must not delete when that fails.
+.PRECIOUS: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png
 $(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(EVERY:%=$(DIR)/%.ipynb) $(STYLE)
 	@set --; while read -r field; do set -- "$$@" --set "$$field"; done \
 	  < <("$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml --heading | grep =); \

@@ -85,6 +85,21 @@ def test_two_folders_get_the_same_report_but_for_times(project):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
+@pytest.mark.parametrize(
+    ("source", "tags", "error"),
+    [("raise SystemExit", [], "SystemExit"), ("1 / 0", ["raises-exception"], "ZeroDivisionError: division by zero")],
+)
+def test_a_notebook_that_stops_leaves_the_last_good_report(project, source, tags, error):
+    """SystemExit ends an execution that counts as whole, so that the typesetting refuses it."""
+    cells = [nbformat.v4.new_markdown_cell("# Mine"), nbformat.v4.new_code_cell(source, metadata={"tags": tags})]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), project.folder / "notebooks" / "mine.ipynb")
+    before = project.built()
+    code, output = project.make("report", *QUICK, "WITH=notebooks/mine.ipynb")
+    assert code != 0 and f"error: notebooks/mine.ipynb, cell 2 (under “Mine”): {error}" in output
+    after = project.built()
+    assert {name: after.get(name) for name in before} == before
+
+
 def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):
     project = Project(tmp_path)
     path = tmp_path / "notebooks" / "01_linear_probe.ipynb"
@@ -114,6 +129,7 @@ def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):
         ("PROFILE=nope", "profile is 'nope'"),
         ("DEVICE=tpu", "tpu"),
         ("DATA=$(touch pwned)'\";", "data is '$(touch pwned)"),
+        ("WITH=nothing.ipynb", "WITH names 'nothing', but there is no notebooks/nothing.ipynb"),
         ("EPOCS=3", "make has no variable EPOCS; did you mean EPOCHS?"),
         ("NETWORK=resnet18", "weights is 'embedded', which is an AlexNet; for resnet18 allowed are"),
     ],

@@ -35,9 +35,10 @@ def _numbers_of_the_text(place, *expressions):
         try:
             values.append({{"expression": expression, "text": str(eval(expression, globals()))}})
         except Exception as error:
+            hint = "; what makes it goes above the text" if isinstance(error, NameError) else ""
             raise type("InlineError", (Exception,), {{}})(
                 f"{{place}}: `{{{{python}}}} {{expression}}` cannot be computed "
-                f"({{type(error).__name__}}: {{error}})") from None
+                f"({{type(error).__name__}}: {{error}}){{hint}}") from None
     lines = [f"{{value['expression']}} = {{value['text']}}" for value in values]
     display({{"{mime}": values, "text/plain": "\\n".join(lines)}}, raw=True)
 
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.failed:
             from .merge import failure
 
-            print(failure(options.notebook))
+            print(failure(options.notebook) or failure(options.notebook, tagged=True))
             return 0
         if options.output is None:
             parser.error("OUTPUT is missing")

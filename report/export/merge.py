@@ -71,11 +71,12 @@ def _headed(cells: list[NotebookNode], path: Path) -> list[NotebookNode]:
     return [heading, *cells]
 
 
-def failure(path: Path) -> str:
-    """The sentence that says in which cell, as its author counts, an execution stopped; "" if it did not."""
+def failure(path: Path, tagged: bool = False) -> str:
+    """The sentence that says in which cell, as its author counts, an execution stopped; "" if it did not. Errors that
+    the tag raises-exception announces count if `tagged`: papermill executes what follows them, and then gives up."""
     for cell in read(path):
         for output in cell.get("outputs", []):
-            if output.output_type == "error" and "raises-exception" not in tags_of(cell):
+            if output.output_type == "error" and (tagged or "raises-exception" not in tags_of(cell)):
                 reason = output.evalue.strip().split("\n")[-1 if output.ename == "CellTimeoutError" else 0]
                 return (
                     reason if "inline" in tags_of(cell) else f"{place_of(cell)}: {output.ename}: {reason}".rstrip(": ")
