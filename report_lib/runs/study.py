@@ -183,8 +183,9 @@ class Study:
 
     @property
     def by_preset(self) -> dict[str, dict[str, Runs]]:
-        """Preset -> its runs of every approach that has it, the presented preset first."""
-        return {name: self.of(name) for name in sorted(self.presets, key=lambda name: name != self.presented)}
+        """Preset -> its runs of every approach that has it: the presented one, then the tuned one, then others."""
+        order = sorted(self.presets, key=lambda name: (name != self.presented, name != "tuned"))
+        return {name: self.of(name) for name in order}
 
     @property
     def best(self) -> dict[str, Runs]:
