@@ -272,7 +272,8 @@ def test_an_expression_that_fails_is_one_sentence_with_its_cell(tmp_path):
     path = executed(tmp_path, new_code_cell("x = 1"), new_markdown_cell("It is `{python} y + 1`."), new_code_cell("x"))
     sentence = merge.failure(path)
     assert sentence.endswith(
-        "mine.ipynb, cell 2: `{python} y + 1` cannot be computed (NameError: name 'y' is not defined)"
+        "mine.ipynb, cell 2: `{python} y + 1` cannot be computed (NameError: name 'y' is not defined); what makes it "
+        "goes above the text"
     )
     wrong = new_notebook(cells=[new_markdown_cell("It is `{python} 1 +`.")])
     nbformat.write(wrong, tmp_path / "wrong.ipynb")
