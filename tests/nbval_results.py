@@ -60,7 +60,7 @@ SETTING = re.compile(r"(?:rate|decay|[\d.],)\s*$")  # such as "learning rate 0.0
 WHERE = re.compile(r"CPU \\?\(\d+ threads?\\?\)")
 BUSY = re.compile(  # said where the machine was busy, and how busy, where the system tells
     r" Single epochs took [\d.,]+\s*(?:s|h) to [\d.,]+\s*(?:s|h)\."
-    r"| Meanwhile other processes took [\d.%\sto]+ of the machine’s CPU time\."
+    r"| (?:Meanwhile|While times were measured,) other processes took [\d.%\sto]+ of the machine’s CPU time\."
 )
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")  # the demo's
 RANKED = re.compile(rf"\b(on|at|is|for|as) (?:{'|'.join(CLASSES)})\b")

@@ -304,6 +304,11 @@ def test_names_are_said_once_decimals_stand_below_each_other_and_notes_below_the
                                                        ("\u22125", False), (".0", True))}),
         (["1.5", "2.5"], {}), (["1", "20"], {}), (["1.5", "the same"], {}),
         (["", "1.5", "2"], {2: (("2", False), (".0", True))}),
+        # What fills a parenthesis goes before it.
+        (["2 (1 to 3)", "9.3 (9.2 to 10)"], {
+            0: (("2", False), (".0", True), (".00", True), (" (", False), ("1", False), (" to ", False), ("3", False),
+                (")", False)),
+            1: (("9.3", False), (" (", False), ("9.2", False), (" to ", False), ("10", False), (")", False))}),
     ],
 )  # fmt: skip
 def test_where_numbers_are_padded(column, pads):

@@ -523,12 +523,15 @@ def test_how_far_each_layer_moved_is_told_by_the_parts_of_the_network(network, p
     config = preset("full_finetune", network=network, weights=weights)
     info, epochs, arrays = made_up.content(config, 0.5)
     info["weights"]["sha256"] = models.weights_sha256(weights, network)
+    info["config"]["data"] = str(tmp_path / "images that are gone")
     run = store.load(store.save(tmp_path / "store", "run", info, epochs, arrays, {**pretrained, **grown}))
     moved = runs.layer_changes(run)
     assert moved == pytest.approx({part: at / 10 for at, part in enumerate(parts)}) and list(moved) == parts
     assert runs.layer_changes(store.load(store.save(tmp_path / "store", "none kept", info, epochs, arrays))) == {}
     frozen = dataclasses.asdict(preset("linear_probe", network=network, weights=weights))
-    path = store.save(tmp_path / "store", "frozen", info | {"config": frozen}, epochs, arrays, pretrained)
+    path = store.save(
+        tmp_path / "store", "frozen", info | {"config": frozen | {"data": "digits"}}, epochs, arrays, pretrained
+    )
     assert runs.layer_changes(store.load(path)) == {}
     save_file({name: value + 1 for name, value in pretrained.items()}, tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match="no longer what"):

@@ -147,7 +147,7 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
         f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn alike, "
         "not pictures of another origin",
         f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
-        company(timed(study)),
+        company(timed(study), "while times were measured,"),
         *known,
         memorised if known and config["per_class"] else "",
     )

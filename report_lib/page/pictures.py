@@ -137,7 +137,7 @@ def _answer(run: Run, at: int) -> str:
 def _gallery(label: str, rows: Mapping[str, tuple[Run, np.ndarray]], images: Images, caption: str) -> Figure:
     """Test images in named rows, each with its true class above it and what a run says below."""
     across = max(1, max(len(chosen) for _, chosen in rows.values()))
-    height = len(rows) * (WIDTH / max(across, 6) + 0.6)
+    height = len(rows) * (WIDTH / max(across, 6) + 0.5)
     listed = []
     with _grid(len(rows), across, WIDTH, height) as (fig, axes):
         for line, (name, (run, chosen)) in zip(axes, rows.items(), strict=True):

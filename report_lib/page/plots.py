@@ -1,5 +1,6 @@
 """Runs -> charts: lines, points with intervals, matrices."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,10 +81,10 @@ def confusion(*of: Runs) -> Figure:
     lines, wide = -(-len(of) // across), min(WIDTH / across, 1.3 + 0.24 * len(classes))
     with styled(axes_grid=False):
         fig, axes = plt.subplots(lines, across, figsize=(wide * across, wide * lines), squeeze=False)
-        for axis in axes.flat:
-            axis.set_visible(False)
-        for at, (axis, runs) in enumerate(zip(axes.flat, of, strict=False)):
-            axis.set_visible(True)
+        for at, (axis, runs) in enumerate(itertools.zip_longest(axes.flat, of)):
+            if runs is None:  # an odd number of approaches leaves a place
+                axis.remove()
+                continue
             _matrix(axis, runs, 72 * (wide - 0.8) / len(classes))
             axis.set(xlabel="predicted class", ylabel="" if at % across else "true class")
             if len(of) > 1:
@@ -358,6 +359,6 @@ def layers(study: Study) -> Figure | None:
         fig,
         "fig-layers",
         "How far training moved each layer below the head: the length of what was added to its weights, in percent of "
-        f"their length before (seed {study.first.seed}).",
+        f"their length before (seed {next(iter(found))[0].seed}).",
         f"Bar chart of {len(names)} layers. {'; '.join(each)}.",
     )

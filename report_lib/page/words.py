@@ -50,12 +50,12 @@ def took(runs: Runs) -> str:
     return mean if costs.features_shared(runs) else mean + by_seed(seconds(min(spent)), seconds(max(spent)))
 
 
-def company(runs: Runs) -> str:
-    """How far times can be relied upon: what other processes took of the machine meanwhile; nothing if unknown."""
+def company(runs: Runs, when: str = "meanwhile") -> str:
+    """How far times can be relied upon: what other processes took of the machine; nothing if unknown."""
     if not (shares := costs.others_share(runs)):
         return ""
     between = listed((percent(share) for share in shares), "to")
-    return f"meanwhile other processes took {between} of the machine’s CPU time"
+    return f"{when} other processes took {between} of the machine’s CPU time"
 
 
 def unequal(runs: Runs) -> str:
@@ -76,7 +76,7 @@ def data(run: Run, data_name: str = "") -> Prose:
     size, (height, width), weights = config["image_size"], info["stored_size"], run.info["weights"]
     cited = " [@krizhevsky2009]" * measures.is_cifar10(run)
     origin = {"embedded": " [@le2015]", "imagenet": " [@deng2009]"}.get(config["weights"], "")
-    untrained = ": the trunk knows nothing yet, which makes this run a control" * (weights["sha256"] is None)
+    untrained = "; the trunk knows nothing yet, which makes this run a control" * (weights["sha256"] is None)
     left_out = [text(counted(number, kind)) for kind, number in (facts.get("left_out") or {}).items() if number]
     return say(  # type: ignore[return-value]
         f"the data are {text(data_name or info['name'])}{cited}: {info['train']:,} training, {info['validation']:,} "
@@ -85,7 +85,7 @@ def data(run: Run, data_name: str = "") -> Prose:
         f"left out: {listed(left_out)}" if left_out else "",
         f"test images that are exact copies of training images: {facts['copies']:,}" if facts.get("copies") else "",
         *(text(note.rstrip(".")) for note in facts.get("notes") or ()),
-        f"the weights of {run.info['network']['name']} are {text(weights['name'])}{origin}{untrained}",
+        f"{run.info['network']['name']}’s weights at the start: {text(weights['name'])}{origin}{untrained}",
     )
 
 

@@ -66,9 +66,10 @@ def layer_changes(run: Run) -> dict[str, float]:
 
     Raises InputError if the pretrained weights are no longer there.
     """
-    if run.config.trains == "head" or run.config.weights == "none" or (after := run.tensors()) is None:
+    config, random = _config(run), run.info["weights"]["sha256"] is None
+    if config.trains == "head" or random or (after := run.tensors()) is None:
         return {}
-    trunk = models.of_trunk(run.config.network, _weights(run).state or {})
+    trunk = models.of_trunk(config.network, _weights(run).state or {})
     names = [name for name, value in trunk.items() if value.is_floating_point() and "running_" not in name]
     names = sorted((n for n in names if n in after and after[n].shape == trunk[n].shape), key=_place)
     depth = max((name.count(".") for name in names), default=0)
@@ -76,9 +77,9 @@ def layer_changes(run: Run) -> dict[str, float]:
         depth -= 1
     squares: dict[str, np.ndarray] = {}
     for name in names:
-        added, before = (value.double().numpy() for value in (after[name] - trunk[name], trunk[name]))
         # Not a norm of torch's or numpy's, whose last digit depends on the number of threads.
-        both = np.array([np.square(added).sum(), np.square(before).sum()])
+        pair = (after[name] - trunk[name], trunk[name])
+        both = np.array([np.square(value.numpy()).sum(dtype=np.float64) for value in pair])
         squares[_part(name, depth)] = squares.get(_part(name, depth), 0.0) + both
     return {part: float((added / before) ** 0.5) for part, (added, before) in squares.items() if before}
 
