@@ -582,9 +582,10 @@ def test_the_standardised_head_is_folded_into_the_network(few_digits, small, tmp
 
 
 @pytest.mark.parametrize("approach", ["full_finetune", "last_block"])
-def test_fine_tuning_starts_from_the_tuned_probe(last_block, few_digits, small, tmp_path, approach):
+def test_fine_tuning_starts_from_the_tuned_probe_on_plain_pictures(last_block, few_digits, small, tmp_path, approach):
     config = small(approach, "tuned")
-    probe = fit(small("linear_probe", "tuned"), few_digits, place_of(tmp_path))
+    plain = small("linear_probe", "tuned", flip=False, shift=0.0, views=1)
+    probe = fit(plain, few_digits, place_of(tmp_path))
     net = models.build(config, 10)
     models.train_only(net, config)
     trained = models.trained_names(net)
@@ -657,13 +658,20 @@ def test_a_search_reads_no_test_image_and_goes_on_where_it_stopped(few_digits, t
     path = search.search("linear_probe", shared, "cpu", folder=tmp_path)
     rows = search.read(path)
     assert [row["learning_rate"] for row in rows] == [0.01, 0.001]
-    best = max(rows, key=lambda row: row["validation_accuracy"])
-    assert search.winner(rows, "head") == {"learning_rate": best["learning_rate"], "weight_decay": 0.1}
+    assert search.winner(rows, "head", {"validation_images": 20})["weight_decay"] == 0.1
     with monkeypatch.context() as patch:
         patch.setattr(search, "judge", None)  # training a finished trial again would fail
         assert search.search("linear_probe", shared, "cpu", folder=tmp_path) == path
     with pytest.raises(InputError, match="holds a search under other conditions"):
         search.search("linear_probe", shared | {"epochs": 3}, "cpu", folder=tmp_path)
+
+
+def test_the_winner_is_the_cheapest_trial_that_is_as_good():
+    rows = [{"epochs": 10, "learning_rate": 1.0, "validation_accuracy": 0.70},
+            {"epochs": 5, "learning_rate": 2.0, "validation_accuracy": 0.69},
+            {"epochs": 5, "learning_rate": 3.0, "validation_accuracy": 0.65}]  # fmt: skip
+    won = [search.winner(rows, "all", {"validation_images": images}) for images in (1_000, 10_000)]
+    assert won == [{"epochs": 5, "learning_rate": 2.0}, {"epochs": 10, "learning_rate": 1.0}]
 
 
 def test_every_approach_was_given_as_many_trials():
@@ -676,7 +684,8 @@ def test_every_approach_was_given_as_many_trials():
 def test_tuned_is_the_winner_of_the_recorded_search(approach, labels):
     path, trains = search.FOLDER / f"{approach}{'_few' if labels else ''}.yaml", APPROACHES[approach].trains
     content = yaml.safe_load(path.read_text())
-    won, config = search.winner(content["trials"], trains), preset(approach, "tuned", per_class=labels)
+    won = search.winner(content["trials"], trains, content["conditions"])
+    config = preset(approach, "tuned", per_class=labels)
     assert 0 < content["conditions"]["per_class"] <= FEW_LABELS or not labels
     assert won == content["winner"] and len(content["trials"]) == len(list(search.trials(trains)))
     recorded = won | content["conditions"]["fixed"]

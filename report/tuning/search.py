@@ -8,6 +8,7 @@ stopped goes on where it was.
 
 import argparse
 import itertools
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -26,8 +27,8 @@ FOLDER = Path(__file__).parent
 # What is tried, by what an approach trains: all combinations, as many for each approach. Whatever else `tuned` sets
 # stays as it is.
 GRID: dict[str, dict[str, list]] = {
-    "head": {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "weight_decay": [0.1, 1.0]},
-    "all": {"learning_rate": [0.0001, 0.0003, 0.001, 0.003], "trunk_rate": [0.1, 1.0]},
+    "head": {"epochs": [5, 10], "learning_rate": [0.0003, 0.001], "weight_decay": [0.1, 1.0]},
+    "all": {"epochs": [5, 10], "learning_rate": [0.0003, 0.001], "trunk_rate": [0.3, 1.0]},
 }
 
 
@@ -60,7 +61,7 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "", f
         clock = time.perf_counter()
         outcome = judge(config, images, weights, training.place(device, config.precision, cache))
         done.append(trial | outcome | {"seconds": round(time.perf_counter() - clock, 1)})
-        content = {"conditions": conditions, "trials": done, "winner": winner(done, trains)}
+        content = {"conditions": conditions, "trials": done, "winner": winner(done, trains, conditions)}
         write_whole(path, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=200))
     return path
 
@@ -77,10 +78,14 @@ def judge(config: Config, images: data.Images, weights: models.Weights, place: t
     return {name: best[name] for name in ("validation_accuracy", "validation_loss")}
 
 
-def winner(rows: list[dict], trains: str) -> dict:
-    """The settings of the trial with the best validation accuracy."""
-    best = max(rows, key=lambda row: row["validation_accuracy"])
-    return {name: value for name, value in best.items() if name in GRID[trains]}
+def winner(rows: list[dict], trains: str, conditions: dict) -> dict:
+    """The settings of the cheapest trial that is as good: of those with the fewest epochs of all that come within one
+    standard error of the best validation accuracy (Breiman et al. 1984), the best one."""
+    best = max(row["validation_accuracy"] for row in rows)
+    least = best - math.sqrt(best * (1 - best) / conditions["validation_images"])
+    good = [row for row in rows if row["validation_accuracy"] >= least]
+    chosen = min(good, key=lambda row: (row.get("epochs", 0), -row["validation_accuracy"]))
+    return {name: value for name, value in chosen.items() if name in GRID[trains]}
 
 
 def read(path: Path, conditions: dict | None = None) -> list[dict]:

@@ -11,6 +11,7 @@ from report_lib.files import InputError
 SMALLEST_BATCH = 8
 # Which settings of `tuned` each step adds, in this order; after the last, nothing tells it from tuned.
 STEPS = {
+    "fewer epochs": ("epochs",),
     "scaled features": ("standardise",),
     "schedule": ("schedule", "warmup"),
     "rates": ("learning_rate", "trunk_rate", "weight_decay"),

@@ -32,14 +32,15 @@ def preset(approach: str, name: str = "corrected", **given: object) -> Config:
 
 
 def probe_of(config: Config) -> Config:
-    """The tuned linear probe from whose head `config` starts: on the same data, split, pictures and seed."""
+    """The tuned linear probe from whose head `config` starts: on the same data, split and seed, and on the pictures as
+    they are, since a head that goes on being trained is not worth the features of five views."""
     probe = next((name for name, approach in APPROACHES.items() if approach.trains == "head"), None)
     if probe is None:
         raise InputError("start is 'probe', which needs an approach that trains the head; none is registered")
     shared = ("network", "data", "weights", "image_size", "epochs", "batch_size", "val_fraction", "per_class", "seed",
-              "precision", "flip", "shift", "normalisation", "unstratified", "train_on_all",
-              "select_on_test")  # fmt: skip
-    return preset(probe, "tuned", **{name: getattr(config, name) for name in shared})
+              "precision", "normalisation", "unstratified", "train_on_all", "select_on_test")  # fmt: skip
+    plain = {"flip": False, "shift": 0.0, "views": 1}
+    return preset(probe, "tuned", **plain, **{name: getattr(config, name) for name in shared})
 
 
 def decides(config: Config) -> dict:

@@ -51,7 +51,8 @@ FEW_FINETUNE = dict(learning_rate=1e-4, trunk_rate=0.1)
 
 # What each preset sets, by what an approach trains; an approach that trains something else does not have the preset.
 # `published` does what the listings of the homework report do; `corrected` is what its text says, and the defaults of
-# Config; `tuned` holds the winners of the searches that report/tuning/ records.
+# Config; `tuned` holds the winners of the searches that report/tuning/ records:
+# of what is as good as the best, the cheapest.
 PRESETS: dict[str, dict[str, dict]] = {
     "published": {
         "head": dict(

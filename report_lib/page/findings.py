@@ -196,9 +196,11 @@ def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
             tried, made = len(search["trials"]), search["conditions"]
             labels = f"{made['per_class']:,} labels per class" if made["per_class"] else "all labels"
             other = "" if made["weights"] == study.weights_sha else ", with other weights than here"
-            sentences.append(f"the settings of {the(study.best[approach])}{where} are the best of {tried} trials with "
-                             f"{labels}, judged on {made['validation_images']:,} validation images at "
-                             f"{made['image_size']} pixels{other}")  # fmt: skip
+            sentences.append(
+                f"of {tried} trials with {labels}, judged on {made['validation_images']:,} validation images at "
+                f"{made['image_size']} pixels{other}, the settings of {the(study.best[approach])}{where} have the "
+                "fewest epochs that come within one standard error of the best"
+            )
     return say(*sentences)
 
 
