@@ -23,7 +23,7 @@ def test_the_first_screen_says_what_the_committed_results_say():
     assert not numbers["comparisons"]["corrected"][pair]["accuracy"]["clear"] and "done right, neither is ahead" in said
     level = [b["labels_per_class"] for b in numbers["label_budgets"] if not b["comparisons"][pair]["accuracy"]["clear"]]
     assert f"with {' or '.join(f'{labels:.0f}' for labels in level)} labels per class" in said
-    assert f"{numbers['label_budgets'][-1]['labels_per_class']:.0f} labelled images per class" in said
+    assert f"{numbers['config']['per_class']} labelled images per class" in said
     assert f"{numbers['config']['image_size']} pixels" in said
     assert numbers["weights"]["sha256"] == EMBEDDED_SHA256 and "the small ones embedded here" in said
 

@@ -78,7 +78,7 @@ def confusion(*of: Runs) -> Figure:
     """Share of each true class (row) predicted as each class (column), test images, all seeds together; the matrices of
     several approaches side by side."""
     across, classes = min(len(of), 2), of[0][0].classes
-    lines, wide = -(-len(of) // across), min(WIDTH / across, 1.3 + 0.24 * len(classes))
+    lines, wide = -(-len(of) // across), min(WIDTH / across, 0.95 + 0.15 * len(classes))
     with styled(axes_grid=False):
         fig, axes = plt.subplots(lines, across, figsize=(wide * across, wide * lines), squeeze=False)
         for at, (axis, runs) in enumerate(itertools.zip_longest(axes.flat, of)):
@@ -139,7 +139,7 @@ def validation(runs: Mapping[str, Runs]) -> Figure:
     first = next(iter(runs.values()))
     part = capital(judge(first))
     with styled():
-        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.75))
+        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.5))
         ends = {APPROACHES[a].name: (draw_seeds(loss, r, "validation_loss"), APPROACHES[a].colour)
                 for a, r in runs.items()}  # fmt: skip
         for r in runs.values():
@@ -276,7 +276,7 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
     if None in calibrations.values():
         return None
     with styled():
-        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.0), sharey=True)
         for scaled, axis in enumerate(axes):
             axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
             for approach, r in runs.items():
@@ -309,7 +309,7 @@ def classes(study_runs: Mapping[str, Runs], most: int = 20) -> Figure | None:
     shown = sorted(np.argsort(-np.abs(gains).max(0), kind="stable")[:most], key=lambda label: gains[-1, label])
     labels = short_names(names, 28)
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH, 0.5 + 0.16 * len(shown)))
+        fig, axis = plt.subplots(figsize=(WIDTH, 0.5 + 0.135 * len(shown)))
         axis.axvline(0, color="#888888", linewidth=0.8)
         for offset, pair in zip(np.linspace(-0.12, 0.12, len(pairs)) * (len(pairs) > 1), pairs, strict=True):
             look, chosen = APPROACHES[pair.b[0].approach], [pair.classes[label] for label in shown]
