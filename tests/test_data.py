@@ -171,6 +171,7 @@ def test_a_failed_download_names_the_ways_out(monkeypatch):
         data.load("cifar10", 64)
 
 
+@pytest.mark.long
 def test_all_of_cifar10_as_jpeg(cifar10_archive):
     images = data.load(cifar10_archive, 64)
     assert images.train.shape == (50_000, 32, 32, 3) and images.test.shape == (10_000, 32, 32, 3)

@@ -290,6 +290,18 @@ def test_what_was_not_run_is_not_spoken_of(study):
     assert findings.tuned(least) is None and findings.searches(least, {"linear_probe": {"trials": []}}) is None
 
 
+def test_searches_that_were_made_alike_are_told_in_one_sentence(study):
+    made = study(better, presets="corrected,tuned")
+    conditions = {"per_class": 500, "validation_images": 1000, "image_size": 128, "weights": made.weights_sha}
+    search, few = ({"trials": [{}] * 8, "conditions": conditions | more} for more in ({}, {"per_class": 50}))
+    told = findings.searches(made, {"linear_probe": search, "full_finetune": search, "linear_probe_few": few}).markdown
+    assert (
+        "with 500 labels per class, judged on 1,000 validation images at 128 pixels, the settings of the linear" in told
+    )
+    assert "of the linear probe and full fine-tuning are those" in told and told.count("Of 8 trials each") == 2
+    assert "other weights" not in told
+
+
 # --- the three claims and the limits -------------------------------------------------------------------------------
 
 

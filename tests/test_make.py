@@ -225,19 +225,18 @@ def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
     assert (out / "results.json").read_bytes() == (first / "results.json").read_bytes()
 
 
-def test_runs_are_jobs_of_their_own_after_which_a_report_trains_nothing(project, tmp_path):
+def test_runs_are_jobs_of_their_own_after_which_a_report_trains_nothing(unmade, tmp_path):
     launcher = tmp_path / "launch"
     launcher.write_text(f"#!/bin/sh\necho launched >> '{tmp_path}/log'\nexec \"$@\"\n")
     launcher.chmod(0o755)
-    study = ("EPOCHS=1", "SIZE=63", "BUDGETS=none", "DEFECTS=none", "PRESETS=corrected", "SEEDS=0,1",
-             f"OUT={tmp_path}/out", f"RUNS={tmp_path}/a store", f"LAUNCHER={launcher}")  # fmt: skip
-    code, output = project.make("-j2", "runs", *study)
+    study = (*LEAST, "SEEDS=0,1", f"OUT={tmp_path}/out", f"RUNS={tmp_path}/a store", f"LAUNCHER={launcher}")
+    code, output = unmade.make("-j2", "runs", *study)
     assert code == 0 and "all 4 runs are in" in output, output
     assert (tmp_path / "log").read_text().count("launched") == 4
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")}
     assert len(made) == 4
-    code, output = project.make("report", *study)
+    code, output = unmade.make("report", *study)
     assert code == 0 and "epoch 1/1" not in output
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")} == made
-    code, output = project.make("verify", *study)
+    code, output = unmade.make("verify", *study)
     assert code == 0 and "the same, bit for bit" in output

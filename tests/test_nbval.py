@@ -48,6 +48,7 @@ def copied(tmp_path_factory):
     return Project(tmp_path_factory.mktemp("nbval") / "project", "tests")
 
 
+@pytest.mark.long
 def test_all_results_come_out_again(copied):
     code, output = copied.make("nbval")
     assert code == 0 and " passed" in output, output[-3000:]

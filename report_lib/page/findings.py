@@ -188,19 +188,19 @@ def _clear(named: Sequence[tuple[str, Difference]], sign: int) -> list[str]:
 
 def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
     """How the settings of `tuned` were found; `searches` are their records, by approach, "_few" where labels are."""
-    sentences = []
+    alike: dict[tuple, list[str]] = {}  # how a search was made -> the approaches that were searched so
     for approach in study.approaches if "tuned" in study.presets else ():
-        for suffix, where in (("", ""), ("_few", ", where labels are few,")):
-            if not (search := searches.get(approach + suffix)):
-                continue
-            tried, made = len(search["trials"]), search["conditions"]
-            labels = f"{made['per_class']:,} labels per class" if made["per_class"] else "all labels"
-            other = "" if made["weights"] == study.weights_sha else ", with other weights than here"
-            sentences.append(
-                f"of {tried} trials with {labels}, judged on {made['validation_images']:,} validation images at "
-                f"{made['image_size']} pixels{other}, the settings of {the(study.best[approach])}{where} have the "
-                "fewest epochs that come within one standard error of the best"
-            )
+        for name in (approach, f"{approach}_few"):
+            if search := searches.get(name):
+                made = search["conditions"]
+                how = (len(search["trials"]), made["per_class"], made["validation_images"], made["image_size"])
+                alike.setdefault((*how, made["weights"] != study.weights_sha), []).append(the(study.best[approach]))
+    sentences = [
+        f"of {tried} trials each with {f'{labels:,}' if labels else 'all'} labels per class, judged on {images:,} "
+        f"validation images at {size} pixels{', with other weights than here' * other}, the settings of "
+        f"{listed(names)} are those with the fewest epochs that come within one standard error of the best"
+        for (tried, labels, images, size, other), names in alike.items()
+    ]
     return say(*sentences)
 
 
