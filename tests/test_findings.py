@@ -135,6 +135,13 @@ def test_memory_is_the_most_of_any_seed_everywhere(study):
     assert _cost(runs)["peak_memory_mib"] == 2471
 
 
+def test_times_of_unlike_numbers_of_epochs_say_so(study):
+    """The search ends with fewer epochs for the probe than for fine-tuning."""
+    told = findings.time(study(better, presets="corrected,tuned")).markdown
+    assert told.count("for 10 epochs and not 5") == 1
+    assert "and not" not in findings.time(study(better, presets="corrected,tuned", epochs=3)).markdown
+
+
 def test_a_time_measured_once_has_no_deviation_between_seeds(study):
     made = study(better, seeds="0,1,2")
     reused = with_info(made.runs("linear_probe"), train_seconds=[20.8, 20.9, 21.1], features_seconds=[20.22] * 3)

@@ -19,6 +19,7 @@ APPROACHES = ("linear_probe", "full_finetune")  # those that the listings have
 
 EPOCHS = 10  # of a probe, as published
 SCALING_SIZE = 64  # pixels a side: how cost grows does not depend on it, what measuring takes does
+SEEDS_SIZE = Config.image_size  # but how much seeds share, which is their frozen features, does
 SCALING: dict[str, list] = {
     "images": [160, 320, 640, 1280],
     "epochs": [1, 2, 4, 8],
@@ -67,9 +68,10 @@ def point(
     network = str(value) if varied == "network" else Config.network
     amounts = {"images": 1280 if approach == "linear_probe" else 160, "seeds": 1,
                "epochs": EPOCHS if approach == "linear_probe" else 1} | {varied: value}  # fmt: skip
-    few = subset(data.load(source, SCALING_SIZE), int(amounts["images"]))
+    size = SEEDS_SIZE if varied == "seeds" else SCALING_SIZE
+    few = subset(data.load(source, size), int(amounts["images"]))
     weights = models.load_weights(weights_name if network == Config.network else "none", network)
-    shared: dict = {"image_size": SCALING_SIZE, "network": network}
+    shared: dict = {"image_size": size, "network": network}
     with tempfile.TemporaryDirectory() as scratch:
         place = training.place(device, cache=scratch)
         warm = dataclasses.replace(place, cache=Path(scratch) / "warm")

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.growth import SCALING_SIZE, SEEDS_SIZE
 from report_lib.config import APPROACHES, NETWORKS
+from report_lib.evidence.stats import Difference
 from report_lib.files import InputError, locate
-from report_lib.page.numbers import NBSP, percent, seconds
+from report_lib.page.numbers import NBSP, percent, points, seconds
 from report_lib.page.parts import Prose, Table, text
 
 BENCHED = ("linear_probe", "full_finetune")  # the approaches that the published listings have
 NAMES = {name: APPROACHES[name].name for name in BENCHED}
 KEPT = Path(__file__).with_name("speed.json")  # comes with the project
+PRECISION = KEPT.with_name("precision.json")
 GUIDE = KEPT.parents[1] / "guide" / "speed.md"  # says what KEPT holds
 MEASURED = Path(__file__).with_name("measured.json")  # of this machine
 
@@ -136,7 +139,8 @@ def growth(bench: dict) -> Table:
     ]
     return Table(
         "tab-growth",
-        "How the cost of a whole run grows, one quantity varied at a time, at 64 px; each in a process of its own.",
+        f"How the cost of a whole run grows, one quantity varied at a time, at {SCALING_SIZE} px (seeds at "
+        f"{SEEDS_SIZE}); each in a process of its own.",
         ("approach", "varied", "value", "time", "peak memory, MiB"),
         tuple(rows),
         "llrrr",
@@ -171,17 +175,33 @@ def operators(bench: dict) -> Table:
     return Table("tab-operators", caption, ("operator", "share, %"), rows, "lr")
 
 
+def precisions(found: dict) -> Prose:
+    """What bfloat16 changes, as bench.precision has measured it."""
+    lines = []
+    for approach in BENCHED:
+        one, (low, high) = found[approach], found[approach]["difference_ci95"]
+        lines.append(
+            f"{NAMES[approach]} {points(Difference(one['difference'], low, high, 'Student, paired'))}, where float32 "
+            f"alone has a standard deviation of {100 * one['sd_between_seeds_float32']:.1f} points between seeds"
+        )
+    return Prose(
+        f"Test accuracy in bfloat16 minus that in float32, preset {found['preset']}, with the 95 % interval paired "
+        f"over {len(found['seeds'].split(','))} seeds, on {text(found['data'])} at {found['image_size']} px, "
+        f"{found['per_class']} labelled images per class: {'; '.join(lines)}."
+    )
+
+
 def guide(bench: dict) -> str:
-    """The guide's page on speed, as `make bench KEEP=1` writes it."""
+    """The guide's page on speed, as `make bench KEEP=1` and bench.precision write it."""
     makers = (summary, ratios, bounds, rates, answer, trend)
-    parts: list[Prose | Table] = [make(bench) for make in makers]
+    parts: list[Prose | Table] = [*(make(bench) for make in makers), precisions(read(str(PRECISION)))]
     shown = "\n\n".join(part.markdown if isinstance(part, Prose) else _as_markdown(part) for part in parts)
     return f"""# How fast it is
 
 `make bench` runs the published training loop (`report/bench/published.py`, written for nothing else) and ours by turns
 on the same images, for about five minutes, and keeps what it measured on this machine in `report/bench/measured.json`;
 `make report WITH=05_speed` shows it as an appendix. `make bench KEEP=1` replaces the figures that come with the
-project, and this page. `report/bench/precision.json` compares bfloat16 with float32 over five seeds.
+project, and this page; `python -m bench.precision`, which compares bfloat16 with float32, its last paragraph.
 
 Pictures stay 8-bit until a batch is on the device; what is frozen is computed once and kept memory-mapped in `.cache`;
 bfloat16 is used where the hardware multiplies in it (CUDA since Ampere, CPUs with AMX or AVX512_BF16). The record of

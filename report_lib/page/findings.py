@@ -14,7 +14,7 @@ from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference
 from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds, two_figures
 from report_lib.page.parts import Prose, text
-from report_lib.page.words import company, nats, say, took
+from report_lib.page.words import company, count, nats, say, took
 from report_lib.runs import Runs, Study
 
 # --- two approaches --------------------------------------------------------------------------------------------
@@ -160,8 +160,10 @@ def time(study: Study) -> Prose | None:
             where = text(measures.device_of(pair.a + pair.b))
             sentences.append(f"{a} and {b} trained on different devices ({where}), so their times are not compared")
             continue
+        epochs = [runs[0].info["config"]["epochs"] for runs in (pair.b, pair.a)]
+        unlike = f", for {count(epochs[0], 'epoch')} and not {epochs[1]}" * (epochs[0] != epochs[1])
         sentences.append(f"with the preset *{preset}*, {b} {times(pair)} as {a}, {took(pair.b)} against {took(pair.a)} "
-                         "on the same device")  # fmt: skip
+                         f"on the same device{unlike}")  # fmt: skip
     for pair in comparisons(study.of()):
         kept, anew = (costs.operations(pair.b[0], c) / costs.operations(pair.a[0], c) for c in (True, False))
         again = f"; without keeping the frozen features, {factor(anew)} times" * (kept != anew)
