@@ -75,7 +75,7 @@ def test_touching_a_notebook_executes_it_and_what_depends_on_it(project):
     code, output = project.make("-n", "report", *QUICK)
     os.utime(notebook, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert code == 0, output
-    assert re.findall(r"executing notebooks/(\w+)", output) == ["02_full_finetune", "03_analysis"]
+    assert set(re.findall(r"executing notebooks/(\w+)", output)) == {"02_full_finetune", "03_analysis"}
     assert "-m export report/demo" in output and "-m report_lib results" in output
 
 
