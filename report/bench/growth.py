@@ -28,6 +28,11 @@ SCALING: dict[str, list] = {
 }
 
 
+def size_of(varied: str) -> int:
+    """Pixels a side of the pictures where `varied` is varied."""
+    return SEEDS_SIZE if varied == "seeds" else SCALING_SIZE
+
+
 def subset(images: data.Images, count: int) -> data.Images:
     """`count` training images, and test images as many as are held out of them: one in five."""
     tests = max(1, count // 5)
@@ -57,7 +62,14 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
         seconds, memory = pipe.recv()
         process.join()
         rows.append(
-            {"approach": approach, "varied": varied, "value": value, "seconds": seconds, "peak_memory_mib": memory}
+            {
+                "approach": approach,
+                "varied": varied,
+                "value": value,
+                "image_size": size_of(varied),
+                "seconds": seconds,
+                "peak_memory_mib": memory,
+            }
         )
     return rows
 
@@ -68,7 +80,7 @@ def point(
     network = str(value) if varied == "network" else Config.network
     amounts = {"images": 1280 if approach == "linear_probe" else 160, "seeds": 1,
                "epochs": EPOCHS if approach == "linear_probe" else 1} | {varied: value}  # fmt: skip
-    size = SEEDS_SIZE if varied == "seeds" else SCALING_SIZE
+    size = size_of(varied)
     few = subset(data.load(source, size), int(amounts["images"]))
     weights = models.load_weights(weights_name if network == Config.network else "none", network)
     shared: dict = {"image_size": size, "network": network}

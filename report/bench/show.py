@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.growth import SCALING_SIZE, SEEDS_SIZE
 from report_lib.config import APPROACHES, NETWORKS
 from report_lib.evidence.stats import Difference
 from report_lib.files import InputError, locate
@@ -132,6 +131,7 @@ def growth(bench: dict) -> Table:
             NAMES[row["approach"]],
             row["varied"],
             NETWORKS[row["value"]].name if row["varied"] == "network" else f"{row['value']:,}",
+            str(row["image_size"]),
             seconds(row["seconds"]),
             f"{row['peak_memory_mib']:,.0f}",
         )
@@ -139,11 +139,10 @@ def growth(bench: dict) -> Table:
     ]
     return Table(
         "tab-growth",
-        f"How the cost of a whole run grows, one quantity varied at a time, at {SCALING_SIZE} px (seeds at "
-        f"{SEEDS_SIZE}); each in a process of its own.",
-        ("approach", "varied", "value", "time", "peak memory, MiB"),
+        "How the cost of a whole run grows, one quantity varied at a time, each in a process of its own.",
+        ("approach", "varied", "value", "pixels a side", "time", "peak memory, MiB"),
         tuple(rows),
-        "llrrr",
+        "llrrrr",
     )
 
 
