@@ -137,8 +137,9 @@ def test_memory_is_the_most_of_any_seed_everywhere(study):
 
 def test_times_of_unlike_numbers_of_epochs_say_so(study):
     """The search ends with fewer epochs for the probe than for fine-tuning."""
-    told = findings.time(study(better, presets="corrected,tuned")).markdown
-    assert told.count("for 10 epochs and not 5") == 1
+    unlike = study(better, presets="corrected,tuned")
+    assert findings.time(unlike).markdown.count("for 10 epochs and not 5") == 1
+    assert "; 5 to 10 epochs, " in claims.abstract(unlike).markdown
     assert "and not" not in findings.time(study(better, presets="corrected,tuned", epochs=3)).markdown
 
 

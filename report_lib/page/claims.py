@@ -49,11 +49,18 @@ def abstract(study: Study) -> Prose:
         f"**Data:** {text(study.settings['data_name'] or info['data']['name'])}; labelled images: {labels}.",
         f"**Network:** {info['network']['name']}; weights: {text(info['weights']['name'])}.",
         f"**Runs:** preset *{study.presented}*{f', beside it {listed(others)}' if others else ''}; "
-        f"{count(config['epochs'], 'epoch')}, {config['image_size']} × {config['image_size']} pixels, {_seeds(study)}; "
+        f"{_epochs(study)}, {config['image_size']} × {config['image_size']} pixels, {_seeds(study)}; "
         f"{len(study.all_runs)} runs in all, on {text(measures.device_of(study.all_runs))}."
         + (f" The learning rate {rate_given:g} was given, in place of the presets’ own." if rate_given else ""),
     ]
     return Prose("\n".join(f"- {line}" for line in lines))
+
+
+def _epochs(study: Study) -> str:
+    """How many epochs the runs of all presets have."""
+    first = [runs[0] for preset in study.presets for runs in study.of(preset).values()]
+    least, *more = sorted({run.info["config"]["epochs"] for run in first})
+    return f"{least} to {more[-1]} epochs" if more else count(least, "epoch")
 
 
 def _seeds(study: Study) -> str:
