@@ -246,11 +246,11 @@ def do_predict(options: argparse.Namespace) -> None:
     from report_lib import runs
 
     record = runs.store.load(Path(options.run).absolute())
-    for answer in runs.predict(record, options.images):
+    for image, answer in zip(options.images, runs.predict(record, [*map(at_shell, options.images)]), strict=True):
         if options.json:
-            print(json.dumps(answer))
+            print(json.dumps(answer | {"image": image}))
             continue
-        print(answer["image"])
+        print(image)
         for one in answer["classes"][: options.top]:
             print(f"  {100 * one['probability']:5.1f} %  {shown(one['class'])[1:-1]}")
 

@@ -154,11 +154,6 @@ def test_few_images_on_which_seeds_agree_are_no_proof():
     assert all_of_four.low == all_of_four.high == 1 and not all_of_four.clear
 
 
-def test_the_chance_to_win_counts_pairs():
-    assert stats.chance_to_win(np.array([1.0, 2.0]), np.array([2.0, 3.0])) == pytest.approx(3.5 / 4)
-    assert stats.chance_to_win(np.array([1.0]), np.array([0.0])) == 0.0
-
-
 def test_calibrated_predictions_have_no_error_and_boasts_have_theirs():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (60_000, 3))

@@ -98,7 +98,7 @@ def test_a_layer_unfrozen_in_a_visible_cell_is_trained_and_shown_and_never_taken
     assert info["trained_parameters"] == 4096 * 4096 + 4096 + 4096 * 10 + 10
     assert "classifier.4.weight" in info["modified"]
     before = executed["01_linear_probe"]
-    for ident in ("table-epochs", "test", "cost", "frame"):  # the section shows what was trained
+    for ident in ("training", "test", "cost", "frame"):  # the section shows what was trained
         assert outputs_of(changed, ident) != outputs_of(before, ident), ident
     (frame,) = [cell for cell in changed.cells if cell.id == "frame"]
     assert str(info["trained_parameters"]) in frame.outputs[0].data["text/html"]
@@ -108,7 +108,7 @@ def test_another_step_in_a_visible_cell_is_what_is_trained(project, executed):
     changed = nbformat.read(project.folder / "notebooks" / "01_linear_probe.ipynb", 4)
     (cell,) = [cell for cell in changed.cells if cell.id == "step"]
     cell.source = cell.source.replace("loss.backward()", "(10 * loss).backward()").replace("optimizer.step()", "pass")
-    end = next(at for at, cell in enumerate(changed.cells) if cell.id == "table-epochs")
+    end = next(at for at, cell in enumerate(changed.cells) if cell.id == "frame")
     changed.cells = changed.cells[: end + 1]
     execute(project, changed)
     records = [json.loads((path / "run.json").read_text()) for path in (project.folder / "runs").glob("*-modified-*")]

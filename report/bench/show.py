@@ -67,7 +67,7 @@ def bounds(bench: dict) -> Prose:
         f"{kind}. Full fine-tuning, evaluation included, runs at {percent(tuned['share_of_best_rate'], 0)} of that: "
         f"with the same operations a factor of {1 / tuned['share_of_best_rate']:.2g} is all that could be left, and an "
         f"epoch can be no more than {tuned['ratio']['median'] / tuned['share_of_best_rate']:.2g} times as fast as "
-        "published; whatever is to be as accurate sooner than that must do with fewer epochs or smaller pictures. The "
+        "published; to reach the same accuracy faster than that takes fewer epochs or smaller pictures. The "
         f"linear probe spends {percent(probe['share_of_features'], 0)} of its time on the one forward pass through the "
         f"frozen trunk, and runs at {percent(probe['share_of_best_rate'], 0)} of the best rate."
     )
@@ -153,13 +153,20 @@ def trend(bench: dict) -> Prose:
         value, time = _series(bench, approach, "images")
         slope, start = np.polyfit(value, time, 1)
         fit = np.corrcoef(value, time)[0, 1] ** 2
+        size = _size(bench, approach, "images")
         sentences.append(
-            f"For the {NAMES[approach]} a straight line, {start:.2g}{NBSP}s and {1000 * slope:.2g}{NBSP}ms an image, "
-            f"explains {percent(fit)} of the variance of time over images."
+            f"For the {NAMES[approach]} at {size} px a straight line, {start:.2g}{NBSP}s and "
+            f"{1000 * slope:.2g}{NBSP}ms an image, explains {percent(fit)} of the variance of time over images."
         )
     value, time = _series(bench, "linear_probe", "seeds")
-    sentences.append(f"{value[-1]:.0f} seeds of the linear probe take {time[-1] / time[0]:.2g} times as long as one.")
+    sentences.append(f"At {_size(bench, 'linear_probe', 'seeds')} px, {value[-1]:.0f} seeds of the linear probe take "
+                     f"{time[-1] / time[0]:.2g} times as long as one.")  # fmt: skip
     return Prose(" ".join(sentences))
+
+
+def _size(bench: dict, approach: str, varied: str) -> int:
+    """Pixels a side of the pictures of a series."""
+    return next(row["image_size"] for row in bench["scaling"] if (row["approach"], row["varied"]) == (approach, varied))
 
 
 def _series(bench: dict, approach: str, varied: str) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +207,8 @@ def guide(bench: dict) -> str:
 `make bench` runs the published training loop (`report/bench/published.py`, written for nothing else) and ours by turns
 on the same images, for about five minutes, and keeps what it measured on this machine in `report/bench/measured.json`;
 `make report WITH=05_speed` shows it as an appendix. `make bench KEEP=1` replaces the figures that come with the
-project, and this page; `python -m bench.precision`, which compares bfloat16 with float32, its last paragraph.
+project, and this page; `PYTHONPATH=.:report python -m bench.precision`, which compares bfloat16 with float32, its last
+paragraph.
 
 Pictures stay 8-bit until a batch is on the device; what is frozen is computed once and kept memory-mapped in `.cache`;
 bfloat16 is used where the hardware multiplies in it (CUDA since Ampere, CPUs with AMX or AVX512_BF16). The record of

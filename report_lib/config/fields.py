@@ -86,7 +86,7 @@ class Config:
         only=("last_block", "all"),
     )  # fmt: skip
     weight_decay: float = option(0.0, Number(0, 10), "decoupled for Adam [@loshchilov2019], L2 for SGD")
-    schedule: str = option("constant", ("constant", "cosine"), "the learning rate stays, or falls to zero as a cosine")
+    schedule: str = option("constant", ("constant", "cosine"), "constant, or falling to zero along a cosine")
     warmup: float = option(0.0, Number(0, 1, below=True), "share of all steps over which the learning rate rises")
     start: str = option(
         "random", ("random", "probe"), "the head that training starts from: random, or that of a tuned linear probe",
@@ -98,7 +98,7 @@ class Config:
     flip: bool = option(False, help="mirror training pictures at random")
     shift: float = option(0.0, Number(0, 0.5), "move training pictures at random by up to this share of their side")
     views: int = option(
-        1, Number(1, 100), "views of each mirrored or moved picture of which frozen features are kept; 1: none is kept",
+        1, Number(1, 100), "variants of each mirrored or moved picture whose frozen features are kept; 1: none is",
         only=("head", "last_block"),
     )  # fmt: skip
     freeze_early: bool = option(False, help="what lies below the last block stays frozen", only=("all",))

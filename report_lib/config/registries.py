@@ -73,6 +73,13 @@ PRESETS: dict[str, dict[str, dict]] = {
     },
 }  # fmt: skip
 
+# What the first page says of each; a preset that is not here is only named there.
+MEANINGS = {
+    "published": "does what the homework’s listings do, defects included",
+    "corrected": "has plain default settings",
+    "tuned": "has settings that a search on validation images chose",
+}
+
 # With so few labels per class, or fewer, `tuned` has what was searched for few labels instead.
 FEW_LABELS = 100
 TUNED_FOR_FEW: dict[str, dict] = {

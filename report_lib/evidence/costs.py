@@ -68,6 +68,13 @@ class Reached:
         return [value for value in self.seconds if value is not None]
 
     @property
+    def median(self) -> float | None:
+        """Of all seeds, where one that never reaches it counts as later than any; None if that is the middle."""
+        late = sorted(float("inf") if value is None else value for value in self.seconds)
+        middle = float(np.mean([late[(len(late) - 1) // 2], late[len(late) // 2]]))
+        return middle if np.isfinite(middle) else None
+
+    @property
     def mean(self) -> float | None:
         """Of all seeds; None if one of them does not reach it, since a mean of the others would flatter."""
         return None if None in self.seconds else float(np.mean(self.of_those_that_do))

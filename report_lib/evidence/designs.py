@@ -62,7 +62,7 @@ def defect_effects(study: Study) -> list[dict]:
         alone, corrected = dict(study.defects(approach)), study.runs(approach, "corrected")
         if not corrected:  # nothing to compare with
             continue
-        if alone and study.runs(approach, "published"):
+        if any(study.defects(name) for name in study.approaches) and study.runs(approach, "published"):
             alone["all"] = study.runs(approach, "published")
         for name, runs in alone.items():
             # Where nothing is held out the test images select, so that alone is what it is compared with.

@@ -214,20 +214,10 @@ class Comparison:
         return bool((right(self.a) == right(self.b)).all())
 
     @property
-    def pairs(self) -> int:
-        """How many pairs of a run of b and a run of a there are."""
-        return len(self.a) * len(self.b)
-
-    @property
-    def wins(self) -> float:
-        """Share of all pairs of a run of b and a run of a in which b has the higher test accuracy; ties count half."""
-        return stats.chance_to_win(right(self.a).mean(1), right(self.b).mean(1))
-
-    @property
-    def level(self) -> int:
-        """In how many of the pairs both have the same test accuracy."""
-        a, b = (right(runs).sum(1) for runs in (self.a, self.b))
-        return int((b[:, None] == a).sum())
+    def seeds_won(self) -> tuple[int, int]:
+        """With how many seeds b has the higher test accuracy, and with how many both have the same."""
+        gains = right(self.b).sum(1) - right(self.a).sum(1)
+        return int((gains > 0).sum()), int((gains == 0).sum())
 
     @property
     def times(self) -> tuple[float, float, float] | None:

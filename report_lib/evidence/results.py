@@ -26,9 +26,13 @@ SHOWN = (
 
 
 def results(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: approach, preset, seed, selected epoch, accuracies, losses and training time."""
-    return pd.DataFrame([{"approach": r.approach, "preset": r.preset, "seed": r.seed, **{k: r.info[k] for k in SHOWN}}
-                         for r in runs])  # fmt: skip
+    """One row per run: approach, preset, seed, the settings in which the runs differ, selected epoch, accuracies,
+    losses and training time."""
+    configs = [run.info["config"] for run in runs]
+    unlike = [name for name in configs[0] if len({config[name] for config in configs}) > 1] if configs else []
+    own = dict.fromkeys(["approach", "preset", "seed", *unlike])
+    return pd.DataFrame([{name: run.info["config"][name] for name in own} | {name: run.info[name] for name in SHOWN}
+                         for run in runs])  # fmt: skip
 
 
 def report_numbers(study: Study, published: dict | None = None, searches: dict | None = None) -> dict:
@@ -125,7 +129,7 @@ def _comparisons(runs: dict[str, Runs]) -> dict:
         pair_name(pair): {
             "accuracy": _difference(pair.accuracy), "loss": _difference(pair.loss),
             "classes": dict(zip(pair.a[0].classes, map(_difference, pair.classes), strict=True)),
-            "images": pair.counts, "wins": pair.wins, "level": pair.level, "pairs": pair.pairs,
+            "images": pair.counts, **dict(zip(("seeds_won", "seeds_level"), pair.seeds_won, strict=True)),
             "same_images_right": pair.same_images_right,
             "train_seconds_ratio": pair.times and dict(zip(("mean", "least", "greatest"), pair.times, strict=True)),
             "operations_ratio": {"as_run": _ratio(pair, True), "nothing_kept": _ratio(pair, False)},
@@ -147,7 +151,8 @@ def _selection(study: Study) -> dict | None:
 
 def _reached(found: costs.Reached) -> dict:
     return {"validation_accuracy": found.target, "seconds": list(found.seconds), "mean_seconds": found.mean,
-            "reached": len(found.of_those_that_do), "n": len(found.seconds)}  # fmt: skip
+            "median_seconds": found.median, "reached": len(found.of_those_that_do),
+            "n": len(found.seconds)}  # fmt: skip
 
 
 def _agreement(found: designs.Agreement) -> dict:

@@ -149,11 +149,6 @@ def paired_by_class(a: np.ndarray, b: np.ndarray, labels: np.ndarray, classes: i
     return [paired_difference(a[:, labels == label], b[:, labels == label], 2_000) for label in range(classes)]
 
 
-def chance_to_win(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of pairs in which a value of b exceeds one of a, ties counting half: Mann and Whitney's U / (n m)."""
-    return float(scipy_stats.mannwhitneyu(b, a).statistic / (len(a) * len(b)))
-
-
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Loss of each sample, nats (N,): -log softmax(logits)[label], in float64."""
     return -log_softmax(logits.astype(float), axis=1)[np.arange(len(labels)), labels]

@@ -2,30 +2,42 @@
 
 from collections.abc import Sequence
 
-from report_lib.config import APPROACHES, Config
-from report_lib.evidence import compare, comparisons, costs, designs, measures
+from report_lib.config import APPROACHES, MEANINGS, Config
+from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
-from report_lib.page.findings import ahead, counted_on, led, overtakes, timed, times, trade, won
+from report_lib.page.findings import (
+    ahead,
+    counted_on,
+    decisive,
+    led,
+    not_ahead_up_to,
+    overtakes,
+    times,
+    trade,
+    won,
+    worthwhile,
+)
 from report_lib.page.numbers import capital, factor, interval, listed, percent, points, rate, seconds
 from report_lib.page.parts import Prose, text
-from report_lib.page.words import company, count, say
+from report_lib.page.words import count, say
 from report_lib.runs import Run, Study
 
 
-def recommended(study: Study, reasons: bool = True) -> str:
-    """Which approach to take for images like the study's, and the numbers that say so; nothing for a single one."""
+def recommended(study: Study) -> str:
+    """Which approach to take for images like the study's, and up to how many labels not; nothing for a single one."""
     pairs = comparisons(study.best)
     if not pairs:
         return ""
     better = [pair for pair in pairs if pair.accuracy.clear and pair.accuracy.mean > 0]
     if better:
-        best = max(better, key=lambda pair: pair.accuracy.mean)
-        choice, why = best.b, [trade(best, "it")]
+        choice = max(better, key=lambda pair: pair.accuracy.mean).b
     else:  # none is shown to be more accurate than the first: the cheapest of those that are as good
         equal = [pairs[0].a, *(pair.b for pair in pairs if not pair.accuracy.clear and pair.times)]
         choice = min(equal, key=lambda runs: mean_of(runs, "train_seconds"))
-        why = [trade(compare(choice, runs)) for runs in study.best.values() if runs != choice]
-    return f"take **{the(choice)}** (preset *{choice[0].preset}*){': ' * reasons}{'; '.join(why) * reasons}"
+    info, level = study.first.info["data"], not_ahead_up_to(study, choice[0].approach)
+    labels = (info["train"] + info["validation"]) / len(study.first.classes)
+    fewer = f"; with {level} or fewer it is not shown to be ahead of {the(pairs[0].a)}" * bool(level)
+    return f"with {labels:,.0f} labels per class take **{the(choice)}** (preset *{choice[0].preset}*){fewer}"
 
 
 def abstract(study: Study) -> Prose:
@@ -38,19 +50,24 @@ def abstract(study: Study) -> Prose:
     rates[0] = rates[0].replace(the(best[0]), f"{the(best[0])} classifies", 1)
     rate_given, counts = study.settings["learning_rate"], comparisons(study.best)
     named = f"With the preset {listed(f'*{runs[0].preset}*' for runs in best)}"
-    named += " (the comparison that counts)" * bool(counts)
+    named += " (the main comparison)" * bool(counts)
+    unlike = len({len(runs) for runs in best}) > 1
+    shared = f", and differences are over the {len(counts[0].a)} seeds that all approaches have" if unlike else ""
     outcome = [f"{named}, {listed(rates)} of {info['data']['test']:,} test images correctly", *map(trade, counts)]
     earlier = [f"with the preset *{pair.b[0].preset}*, {ahead(pair)}" for pair in counted_on(study)
                if pair not in counts]  # fmt: skip
-    told = say(*outcome, *earlier, "intervals are of 95 %")
+    told = say(*outcome, *earlier, f"all intervals are 95 % intervals{shared}")
+    meant = [f"*{name}* {MEANINGS[name]}" if name in MEANINGS else f"*{name}*" for name in study.presets]
+    presented = f"The sections on each approach present *{study.presented}*."
     lines = [
         f"**Outcome.** {told.markdown if told else ''}",
-        *([f"**For images like these,** {choice}."] if (choice := recommended(study, reasons=False)) else []),
+        *([f"**For images like these,** {choice}."] if (choice := recommended(study)) else []),
+        *([f"**Presets:** {'; '.join(meant)}. {presented}"] if others else []),
         f"**Data:** {text(study.settings['data_name'] or info['data']['name'])}; labelled images: {labels}.",
         f"**Network:** {info['network']['name']}; weights: {text(info['weights']['name'])}.",
-        f"**Runs:** preset *{study.presented}*{f', beside it {listed(others)}' if others else ''}; "
-        f"{_epochs(study)}, {config['image_size']} × {config['image_size']} pixels, {_seeds(study)}; "
-        f"{len(study.all_runs)} runs in all, on {text(measures.device_of(study.all_runs))}."
+        f"**Runs:** {f'preset *{study.presented}*; ' * (not others)}{_epochs(study)}, {config['image_size']} × "
+        f"{config['image_size']} pixels, {_seeds(study)}; {len(study.all_runs)} runs in all, on "
+        f"{text(measures.device_of(study.all_runs))}."
         + (f" The learning rate {rate_given:g} was given, in place of the presets’ own." if rate_given else ""),
     ]
     return Prose("\n".join(f"- {line}" for line in lines))
@@ -81,18 +98,21 @@ def claims(study: Study, published: dict) -> Prose | None:
     took_there = listed(seconds(published[approach]["train_seconds"]) for approach in theirs)
     heads = [
         f"**{capital(b)} gains {100 * gap.mean:.1f} points.** One unseeded run of each, at its best test epoch, "
-        f"gives {points(gap)}: {'a' if gap.clear else 'no'} difference is shown.",
+        f"gives {points(gap)}, taken as unpaired, since its predictions were not published: "
+        f"{'a' if gap.clear else 'no'} difference is shown.",
         f"**Both take the same time** ({took_there}).",
         f"**{capital(a)} is the choice where labels or compute are scarce.** This was not tested there.",
     ]
-    lines = [f"{number}. {head} {answer}" for number, (head, answer) in enumerate(zip(heads, answers, strict=True), 1)]
+    told = [f"{head} {short} {more}".strip() for head, (short, more) in zip(heads, answers, strict=True)]
+    lines = [f"{number}. {each}" for number, each in enumerate(told, 1)]
     return Prose(
         f"The homework report {published['source']} makes three claims. What became of them:\n\n" + "\n".join(lines)
     )
 
 
-def _answers(study: Study, published: dict) -> tuple[str, str, str] | None:
-    """What this study says of accuracy, time and scarcity; None where it is not the homework's."""
+def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
+    """What this study says of accuracy, time and scarcity, each in short, and what more the first page says; None where
+    it is not the homework's."""
     theirs = [approach for approach in study.approaches if approach in published][:2]
     if not study.is_homework or len(theirs) < 2:
         return None
@@ -100,40 +120,44 @@ def _answers(study: Study, published: dict) -> tuple[str, str, str] | None:
              if set(theirs) <= (runs := study.of(preset)).keys()}  # fmt: skip
     best = compare(*(study.best[approach] for approach in theirs))
     shown, b = pairs.get(study.presented, best), the(best.b)
-    each = "; ".join(
-        f"*{preset}*, {points(pair.accuracy)}{f', {won(pair)}' if won(pair) else ''}" for preset, pair in pairs.items()
-    )
-    verdict = f"In the comparison that counts, {ahead(best)}."
+    each = "; ".join(f"*{preset}*{_more_images(pair)}, {points(pair.accuracy)}{f', {won(pair)}' if won(pair) else ''}"
+                     for preset, pair in pairs.items())  # fmt: skip
     kept, anew = (costs.operations(shown.b[0], c) / costs.operations(shown.a[0], c) for c in (True, False))
     spent = [published[approach]["train_seconds"] for approach in theirs]
-    price = f"Here, preset *{study.presented}*, {b} {times(shown)} as {the(shown.a)}. " if shown.times else ""
+    timed = [f"{times(pair)} as {the(pair.a)} with the preset *{pair.b[0].preset}*"
+             for pair in dict.fromkeys([shown, best]) if pair.times]  # fmt: skip
     kept_or_not = f", and {factor(kept)} times where frozen features are kept" * (kept != anew)
-    work = (f"Counted in operations, it takes {factor(anew)} times as much in a loop that runs the frozen trunk in "
-            f"every epoch{kept_or_not}. The two times printed there differ by {percent(abs(spent[1] / spent[0] - 1))}: "
-            "that loop waits for its images, whatever it trains.")  # fmt: skip
+    work = (f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
+            f"runs the frozen trunk in every epoch{kept_or_not}. The two times printed there differ by "
+            f"{percent(abs(spent[1] / spent[0] - 1))}, as would be so if that loop mostly waited for its "
+            "images.")  # fmt: skip
     labels = led(study, theirs)
-    scarce = [f"Labels: {labels}." if labels else "", f"Compute: {overtakes(best)}." if best.times else ""]
-    return f"Here, {b} minus {the(best.a)}: {each}. {verdict}", price + work, " ".join(filter(None, scarce))
+    return [
+        (f"In the main comparison, {ahead(best)}.", f"{capital(b)} minus {the(best.a)}: {each}."),
+        (f"Here, {b} {listed(timed)}." if timed else "", work),
+        (f"Labels: {labels}." if labels else "", f"Compute: {overtakes(best)}." if best.times else ""),
+    ]
+
+
+def _more_images(pair: Comparison) -> str:
+    """That the second approach trains on more images, as the published defects have it."""
+    a, b = (runs[0].info["data"]["train"] for runs in (pair.a, pair.b))
+    return f" ({b:,} training images against {a:,})" * (b != a)
 
 
 def verdict(study: Study, published: dict | None = None) -> Prose | None:
-    """The conclusion: the trade-off in quantities that were measured, the three claims, calibration, what to use."""
+    """The conclusion: the three claims, or else the trade-offs; which step, which control helps; what to use."""
     pairs = counted_on(study)
     if not pairs:
         return None
-    paragraphs: list[Prose | None] = []
     if answers := published and _answers(study, published):
         on = zip(("Accuracy", "Time", "Scarcity"), answers, strict=True)
-        lines = [f"{number}. {subject}: {answer}" for number, (subject, answer) in enumerate(on, 1)]
-        lead = f"As to the three claims of the homework report {published['source']}:\n\n"
-        paragraphs.append(Prose(lead + "\n".join(lines)))
+        lines = [f"{number}. {subject}: {short}" for number, (subject, (short, _)) in enumerate(on, 1) if short]
+        first = f"As to the three claims of the homework report {published['source']}:\n\n" + "\n".join(lines)
     else:
-        paragraphs.append(say(*(f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs)))
-    scaled = [f"of {the(runs)} from {percent(found['ece'])} to {percent(found['ece_scaled'])}"
-              for runs in study.best.values() if (found := measures.calibration(runs))]  # fmt: skip
-    paragraphs.append(say(f"a temperature takes the calibration error {listed(scaled)}" if scaled else ""))
-    paragraphs.append(say(f"for images like these, {recommended(study)}"))
-    return Prose("\n\n".join(part.markdown for part in paragraphs if part))
+        first = say(*(f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs)).markdown  # type: ignore
+    more = [*decisive(study), *worthwhile(study), f"for images like these, {recommended(study)}"]
+    return Prose(f"{first}\n\n{say(*more).markdown}")  # type: ignore[union-attr]
 
 
 def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -> Prose:
@@ -154,7 +178,7 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
         f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn alike, "
         "not pictures of another origin",
         f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
-        company(timed(study), "while times were measured,"),
+        f"times are those of {text(measures.device_of(study.all_runs))}, and on another device their ratios are others",
         *known,
         memorised if known and config["per_class"] else "",
     )

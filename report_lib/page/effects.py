@@ -3,15 +3,13 @@ networks agree, and when they reach the same accuracy."""
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from report_lib.config import APPROACHES
+from report_lib.config import APPROACHES, FEW_LABELS
 from report_lib.evidence import Comparison, compare, costs, designs, measures
 from report_lib.evidence.measures import the
 from report_lib.evidence.stats import Difference
 from report_lib.page.numbers import DIGITS, factor, fixed, in_seconds, listed, methods, percent
 from report_lib.page.parts import Table
-from report_lib.page.tables import accuracies, between, change_of, name_of
+from report_lib.page.tables import accuracies, between, change_of, mean_seconds, name_of
 from report_lib.runs import Study
 
 
@@ -22,6 +20,8 @@ def defects(study: Study) -> Table | None:
         change = change_of(each["effect"])
         if each["same_images_right"]:
             change = ("0", "the same epochs" if each["defect"] == "select_on_test" else "the same images right")
+        elif each["defect"] == "select_on_test":
+            change = (change[0], f"range {change[1]}")
         rows.append((name_of(each["runs"]), each["label"], accuracies(each["runs"]), *change))
     if not rows:
         return None
@@ -50,8 +50,7 @@ def budgets(study: Study) -> Table | None:
     for labels, runs in measures.budget_curve(study):
         pairs = [compare(runs[study.approaches[0]], other) for other in list(runs.values())[1:]]
         differences += [pair.accuracy for pair in pairs]
-        config = next(iter(runs.values()))[0].info["config"]
-        rows.append((f"{labels:,.0f}", str(config["batch_size"]), listed(str(len(r)) for r in runs.values()),
+        rows.append((f"{labels:,.0f}", listed(str(len(r)) for r in runs.values()),
                      *map(accuracies, runs.values()),
                      *(cell for pair in pairs for cell in (*change_of(pair.accuracy), _ratio(pair)))))  # fmt: skip
     if not rows:
@@ -64,13 +63,15 @@ def budgets(study: Study) -> Table | None:
         "tab-budgets",
         f"Test accuracy by labelled images per class, {percent(config['val_fraction'], 0)} of which validate; preset "
         f"{config['preset']}, mean ± standard deviation of n seeds.",
-        ("labels per class", "batch", "n", *(f"{name}, %" for name in names), *heads),
+        ("labels per class", "n", *(f"{name}, %" for name in names), *heads),
         tuple(rows),
-        "r" * (3 + len(names) + len(heads)),
-        ("With few labels the batch is smaller, so that an epoch has more than a step or two.",
-         f"Differences to {the(study.best[study.approaches[0]])} are paired; 95 % intervals: "
-         f"{methods(differences) if differences else 'none'}. Times as long: the ratio of training times, with its "
-         "range over seeds."),
+        "r" * (2 + len(names) + len(heads)),
+        ("With few labels the batch is smaller, so that an epoch has more than a step or two"
+         + (f"; up to {FEW_LABELS} per class, the settings of tuned are those that were searched with few."
+            if config["preset"] == "tuned" else "."),
+         f"Differences to {the(study.best[study.approaches[0]])} are paired, over the seeds that both have; 95 % "
+         f"intervals: {methods(differences) if differences else 'none'}. Times as long: the ratio of training times, "
+         "with its range over seeds."),
     )  # fmt: skip
 
 
@@ -91,18 +92,25 @@ def ladder(study: Study) -> Table | None:
     if not rungs:
         return None
     rows = [
-        (name_of(runs), f"+ {name}" if change else name, str(len(runs)), accuracies(runs), *change_of(change))
+        (
+            name_of(runs),
+            f"+ {name}" if change else name,
+            str(len(runs)),
+            accuracies(runs),
+            *change_of(change),
+            mean_seconds(runs),
+        )
         for name, runs, change in rungs
     ]
     return Table(
         "tab-ladder",
         "From corrected to tuned, one group of settings at a time, each rung with all of those above it: test "
         "accuracy, mean ± standard deviation of n seeds, and its paired difference to the rung before.",
-        ("approach", "rung", "n", "test accuracy, %", "change, points", "95 % interval"),
+        ("approach", "rung", "n", "test accuracy, %", "change, points", "95 % interval", "training, s"),
         tuple(rows),
-        "llrrrr",
+        "llrrrrr",
         (f"95 % intervals: {methods(change for *_, change in rungs if change)}.",),
-    )
+    )  # fmt: skip
 
 
 def controls(study: Study) -> Table | None:
@@ -116,7 +124,7 @@ def controls(study: Study) -> Table | None:
     ]
     return Table(
         "tab-controls",
-        "Controls: what the same preset reaches otherwise, mean ± standard deviation of n seeds, and the paired "
+        "Controls: the preset with one thing changed, mean ± standard deviation of n seeds, and the paired "
         "difference to that preset.",
         ("approach", "control", "preset", "n", "test accuracy, %", "difference, points", "95 % interval"),
         tuple(rows),
@@ -160,18 +168,17 @@ def same_answer(study: Study) -> Table | None:
     for runs, reached in found:
         cells = []
         for each in reached.values():
-            when, all_of = each.of_those_that_do, len(each.seconds)
-            cells.append(
-                f"{in_seconds([float(np.mean(when))])} ({len(when)} of {all_of})" if when else f"0 of {all_of}"
-            )
+            share = f"{len(each.of_those_that_do)} of {len(each.seconds)}"
+            cells.append(f"{in_seconds([each.median])} ({share})" if each.median is not None else share)
         rows.append((name_of(runs), runs[0].preset, *cells))
     return Table(
         "tab-same-answer",
-        "Training time, features and start included, until validation accuracy is what corrected selects, mean over "
-        "the seeds that reach it, and how many do.",
+        "Training time, features and start included, until validation accuracy is what corrected selects: median over "
+        "the seeds, and how many reach it.",
         ("approach", "preset", *(f"to {percent(share)}, as {_spoken(a)}, s" for a, share in targets.items())),
         tuple(rows),
         "ll" + "r" * len(targets),
-        ("What corrected selects is its mean over seeds. The best epoch is kept, so nothing that is reached is lost. "
+        ("What corrected selects is its mean over seeds. A seed that does not reach it counts as later than any other; "
+         "where the median is one of these, no time stands. The best epoch is kept, so what is reached is not lost. "
          "Presets that the test images select have no such accuracy.",),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference
 from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds, two_figures
 from report_lib.page.parts import Prose, text
-from report_lib.page.words import company, count, nats, say, took
+from report_lib.page.words import company, count, say, took
 from report_lib.runs import Runs, Study
 
 # --- two approaches --------------------------------------------------------------------------------------------
@@ -35,11 +35,11 @@ def ahead(pair: Comparison, b: str = "") -> str:
 
 
 def won(pair: Comparison) -> str:
-    """In how many pairs of runs the second approach has the higher test accuracy; nothing for a single pair."""
-    if pair.pairs == 1:
+    """With how many seeds the second approach has the higher test accuracy; nothing for a single one."""
+    if len(pair.a) == 1:
         return ""
-    level = f" and level in {pair.level}" * (pair.level > 0)
-    return f"ahead in {pair.wins * pair.pairs - pair.level / 2:.0f}{level} of {pair.pairs} pairs of runs"
+    more, same = pair.seeds_won
+    return f"ahead with {more}{f' and level with {same}' * (same > 0)} of {len(pair.a)} seeds"
 
 
 def times(pair: Comparison) -> str:
@@ -71,7 +71,7 @@ def timed(study: Study) -> Runs:
 def overtakes(pair: Comparison) -> str:
     """When the second approach has the validation accuracy that the first one selects."""
     target, a, b = costs.selected_accuracy(pair.a), the(pair.a), the(pair.b)
-    sentence = f"{a} reaches a validation accuracy of {percent(target)} and trains for {took(pair.a)} in all"
+    sentence = f"{a} is done after {took(pair.a)}, with a validation accuracy of {percent(target)}"
     passed = costs.reached(pair.b, target)
     found = passed.of_those_that_do
     if not found:
@@ -80,8 +80,7 @@ def overtakes(pair: Comparison) -> str:
     sentence += f"; {b} reaches it after {seconds(when)}{span}"
     if len(found) < len(passed.seconds):
         return f"{sentence}, with {len(found)} of {len(passed.seconds)} seeds"
-    earlier = when > mean_of(pair.a, "train_seconds")
-    return f"{sentence}{f', and with less time {a} is ahead' if earlier else ', and so is ahead whatever the time'}"
+    return f"{sentence}{', and so is ahead whatever the time' * (when <= mean_of(pair.a, 'train_seconds'))}"
 
 
 # --- accuracy --------------------------------------------------------------------------------------------------
@@ -98,7 +97,7 @@ def intervals(study: Study) -> Prose:
     freedom = listed((str(number - 1) for number in sorted(seeds)), "or")
     return say(  # type: ignore[return-value]
         "an interval covers new seeds and new test images: the variances of both are added, seeds by Student’s t with "
-        f"{freedom} degrees of freedom [@howe1974]; with so few it errs on the wide side",
+        f"{freedom} degrees of freedom [@howe1974]; with so few, intervals are rather too wide than too narrow",
         "a difference is computed seed by seed and image by image" + (
             ", between the seeds that both approaches have" if len(seeds) > 1 else ""),
     )  # fmt: skip
@@ -109,7 +108,7 @@ def differences(study: Study) -> Prose | None:
     sentences = []
     for preset in study.presets:
         for pair in comparisons(study.of(preset)):
-            counts = " (the comparison that counts)" * (pair in comparisons(study.best))
+            counts = " (the main comparison)" * (pair in comparisons(study.best))
             wins = f"; {the(pair.b)} is {won(pair)}" if won(pair) else ""
             sentences.append(f"with the preset *{preset}*{counts}, {ahead(pair)}{wins}")
     return say(*sentences)
@@ -123,7 +122,7 @@ def selection(study: Study) -> Prose | None:
     if found.difference.clear and found.difference.mean < 0:
         verdict = "so validation does not flatter the selected epochs"
     elif not found.difference.clear:
-        verdict = "which so few seeds cannot tell from the draw of the images"
+        verdict = "no more than the draw of the images explains"
     return say(
         f"validation accuracy exceeds test accuracy in {found.above} of the {found.runs} runs that validation selected",
         "runs of one seed share their validation images, so a seed counts once: validation minus test accuracy is "
@@ -140,11 +139,12 @@ def agreement(study: Study) -> Prose | None:
         for each in found:
             if each not in within and within:
                 names = [APPROACHES[name].article + APPROACHES[name].name for name in each.names]
-                own = [f"{percent(two.mean)} for {APPROACHES[two.names[0]].article}{APPROACHES[two.names[0]].name}"
-                       for two in within if two.names[0] in each.names]  # fmt: skip
+                own = [two.mean for two in within if two.names[0] in each.names]
+                level = "less often than two seeds of either do" if each.mean < min(own) else (
+                    "as often as two seeds of one of them do" if each.mean <= max(own)
+                    else "more often than two seeds of either do")  # fmt: skip
                 sentences.append(f"with the preset *{preset}*, {listed(names)} name the same class on "
-                                 f"{percent(each.mean)} of the test images; two seeds of one approach do so on "
-                                 f"{listed(own)}")  # fmt: skip
+                                 f"{percent(each.mean)} of the test images, {level}")  # fmt: skip
     return say(*sentences)
 
 
@@ -164,28 +164,24 @@ def time(study: Study) -> Prose | None:
         unlike = f", for {count(epochs[0], 'epoch')} and not {epochs[1]}" * (epochs[0] != epochs[1])
         sentences.append(f"with the preset *{preset}*, {b} {times(pair)} as {a}, {took(pair.b)} against {took(pair.a)} "
                          f"on the same device{unlike}")  # fmt: skip
-    for pair in comparisons(study.of()):
         kept, anew = (costs.operations(pair.b[0], c) / costs.operations(pair.a[0], c) for c in (True, False))
-        again = f"; without keeping the frozen features, {factor(anew)} times" * (kept != anew)
-        worth = f"keeping them is worth a factor of {factor(kept / anew)}" * (kept != anew)
-        work = f"counted in operations, {the(pair.b)} takes {factor(kept)} times as much as {the(pair.a)}{again}"
-        sentences += [work, worth]
+        again = f", and {factor(anew)} times if the frozen features were not kept" * (kept != anew)
+        sentences.append(f"counted in operations, it takes {factor(kept)} times as much{again}")
+        if costs.views(pair.a[0]) > 1 and (features := mean_of(pair.a, "features_seconds")):
+            brings = "; [Table](#tab-ladder) says what these bring" * bool(designs.ladder(study, pair.a[0].approach))
+            views = f"{costs.views(pair.a[0])} views of each picture"
+            sentences.append(f"{a} spends {seconds(features)} of that on the features of {views}{brings}")
     if any(costs.features_shared(pair.a) for pair in counted_on(study)):
         sentences.append("the time of the frozen features was measured once and counts for every seed, so the range of "
                          "a ratio is that of the other times")  # fmt: skip
     return say(*sentences, company(timed(study))) if sentences else None
 
 
-def same_answer(study: Study) -> Prose | None:
-    """When each approach has reached what the first one selects, with its best settings."""
-    return say(*(overtakes(pair) for pair in comparisons(study.best) if pair.times))
-
-
 # --- what presets, defects and labels change -------------------------------------------------------------------
 
 
 def _clear(named: Sequence[tuple[str, Difference]], sign: int) -> list[str]:
-    return [f"{name} ({points(found)})" for name, found in named if found.clear and found.mean * sign > 0]
+    return [f"{name} ({points(found)})" for name, found in _sure(named, sign)]
 
 
 def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
@@ -203,7 +199,23 @@ def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
         f"{listed(names)} are those with the fewest epochs that come within one standard error of the best"
         for (tried, labels, images, size, other), names in alike.items()
     ]
+    if not sentences:
+        return None
+    used = [searches[name] for name in (*study.approaches, *(f"{a}_few" for a in study.approaches)) if name in searches]
+    same = {search["conditions"]["seed"] for search in used} & {run.seed for run in study.all_runs}
+    if same:
+        sentences.append(f"the searches used seed {listed(map(str, sorted(same)))}, which is among those compared")
+    if edges := [*filter(None, (_at_the_edge(study, searches, a) for a in study.approaches))]:
+        sentences.append(f"the largest value tried won, so that a larger one may be better: {'; '.join(edges)}")
     return say(*sentences)
+
+
+def _at_the_edge(study: Study, searches: Mapping[str, dict], approach: str) -> str:
+    """Which settings of an approach's search won with the largest value of all that were tried."""
+    search = searches.get(approach, {"winner": {}})
+    top = [name.replace("_", " ") for name, value in search["winner"].items()
+           if len(tried := {row[name] for row in search["trials"]}) > 1 and value == max(tried)]  # fmt: skip
+    return f"{listed(top)} of {the(study.best[approach])}" if top else ""
 
 
 def tuned(study: Study) -> Prose | None:
@@ -226,19 +238,42 @@ def ladder(study: Study) -> Prose | None:
             continue
         named = [(name, found) for name, _, found in rungs if found]
         whole = compare(rungs[0][1], rungs[-1][1]).accuracy
-        up, down = _clear(named, 1), _clear(named, -1)
-        sentence = f"from *corrected* to *tuned*, {the(rungs[0][1])} changes by {points(whole)}; "
-        sentence += f"it is clearly better with {listed(up)}" if up else "no single step makes it clearly better"
-        sentences.append(sentence + (f", clearly worse with {listed(down)}" if down else ""))
+        up, down, told = _clear(named, 1), _clear(named, -1), []
+        for clear, word in ((up, "better"), (down, "worse")):
+            if clear:
+                told.append(f"it is clearly {word} with {listed(clear)}")
+        if unclear := [name for name, found in named if not found.clear]:
+            told.append(f"no change is shown by {listed(unclear)}")
+        who = the(rungs[0][1])
+        sentences.append(f"from *corrected* to *tuned*, {who} changes by {points(whole)}; {', '.join(told)}")
     return say(*sentences)
 
 
+def decisive(study: Study) -> list[str]:
+    """The one step from `corrected` to `tuned` that helps each approach most, where one clearly helps."""
+    told = []
+    for approach in study.approaches:
+        steps = [(found, name) for name, _, found in designs.ladder(study, approach) if found and found.clear]
+        if steps and (most := max(steps, key=lambda step: step[0].mean))[0].mean > 0:
+            told.append(f"what helps {the(study.best[approach])} most on the way to *tuned* is {most[1]} "
+                        f"({points(most[0])})")  # fmt: skip
+    return told
+
+
+def worthwhile(study: Study) -> list[str]:
+    """The controls that are clearly ahead of the preset that they are one of."""
+    return [f"with the control “{name}”, {the(pair.b)} reaches {rate(accuracy(pair.b))} ({points(pair.accuracy)} "
+            f"beside *{pair.a[0].preset}*)" for name, pair in designs.controls(study)
+            if pair.accuracy.clear and pair.accuracy.mean > 0]  # fmt: skip
+
+
 def controls(study: Study) -> Prose | None:
-    """What the controls change."""
+    """What the controls reach, and how many parameters each trains."""
     return say(
         *(
-            f"{name}: {the(pair.b)} reaches {rate(accuracy(pair.b))}, where the preset *{pair.a[0].preset}* reaches "
-            f"{rate(accuracy(pair.a))} ({points(pair.accuracy)})"
+            f"{name}: {the(pair.b)}, with {pair.b[0].info['trained_parameters']:,} parameters trained, reaches "
+            f"{rate(accuracy(pair.b))}, where the preset *{pair.a[0].preset}* reaches {rate(accuracy(pair.a))} "
+            f"({points(pair.accuracy)})"
             for name, pair in designs.controls(study)
         )
     )
@@ -246,7 +281,8 @@ def controls(study: Study) -> Prose | None:
 
 def defects(study: Study) -> Prose | None:
     """Which published defects change what is reported, and which cannot be said to."""
-    effects = [each for each in designs.defect_effects(study) if each["defect"] != "all"]
+    every = designs.defect_effects(study)
+    effects = [each for each in every if each["defect"] != "all"]
     if not effects:
         return None
     drawn = [each for each in effects if each["defect"] != "select_on_test"]
@@ -254,16 +290,20 @@ def defects(study: Study) -> Prose | None:
     for verb, sign in (("raise", 1), ("lower", -1)):
         named = [(f"“{each['label']}” with {the(each['runs'])}", each["effect"]) for each in drawn]
         clear = "; ".join(_clear(named, sign))
-        sentences.append(f"what clearly {verb}s the reported accuracy: {clear}" if clear
+        sentences.append(f"these clearly {verb} the reported accuracy: {clear}" if clear
                          else f"no{other} defect alone clearly {verb}s the reported accuracy")  # fmt: skip
     chosen = [f"{points(each['effect'])} by seed, for {the(each['runs'])}" if each["effect"].high
               else f"nothing, for {the(each['runs'])}" for each in effects if each not in drawn]  # fmt: skip
     if chosen:
         sentences.insert(0, "what the best test epoch adds to the one that validation would have selected in the same "
                          f"run: {'; '.join(chosen)}")  # fmt: skip
-    chance = fixed(0.05 * len(drawn), 1)
-    return say(*sentences, f"of {len(drawn)} intervals of 95 %, {chance} would be expected to exclude zero by chance"
-               if drawn else "")  # fmt: skip
+    alone = {each["approach"] for each in effects}
+    for each in every:
+        if each["defect"] == "all":
+            single = ", none of which were run alone" * (each["approach"] not in alone)
+            sentences.append(f"all defects together{single} change the reported accuracy of {the(each['runs'])} by "
+                             f"{points(each['effect'])}")  # fmt: skip
+    return say(*sentences)
 
 
 def _signs(study: Study, a: str, b: str) -> list[tuple[str, int, Comparison]]:
@@ -296,18 +336,17 @@ def led(study: Study, approaches: Sequence[str]) -> str:
     return "; ".join(parts + _crossing(signs))
 
 
+def not_ahead_up_to(study: Study, approach: str) -> str:
+    """Up to how many labels per class an approach is not shown to be ahead of the first, which it is with more; nothing
+    where that is not so."""
+    signs = _signs(study, study.approaches[0], approach) if approach != study.approaches[0] else []
+    level = list(itertools.takewhile(lambda point: point[1] <= 0, signs))
+    return level[-1][0] if 0 < len(level) < len(signs) else ""
+
+
 def budgets(study: Study) -> Prose | None:
-    """Which approach is ahead with how many labels at which price, and where they cross."""
-    sentences, first = [], study.approaches[0]
-    for approach in study.approaches[1:]:
-        signs = _signs(study, first, approach)
-        for labels, sign, pair in signs:
-            a, b = the(pair.a), the(pair.b)
-            who = {1: f"{b} leads {a}", -1: f"{a} leads {b}", 0: f"neither {a} nor {b} leads"}[sign]
-            price = f"; {b} {times(pair)}" if pair.times else ""
-            sentences.append(f"with {labels} labels per class {who} ({points(pair.accuracy)}){price}")
-        sentences += _crossing(signs)
-    return say(*sentences)
+    """Which approach leads with how many labels, and where they cross."""
+    return say(*(led(study, (study.approaches[0], other)) for other in study.approaches[1:]))
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------
@@ -317,39 +356,32 @@ def classes(study: Study) -> Prose | None:
     """On which classes approaches differ, and where most."""
     sentences = []
     for pair in counted_on(study):
-        names, gains = pair.a[0].classes, [difference.mean for difference in pair.classes]
-        most, least = int(np.argmax(gains)), int(np.argmin(gains))
-        up, down = (sum(d.clear and d.mean * sign > 0 for d in pair.classes) for sign in (1, -1))
-        sentences.append(f"with the preset *{pair.b[0].preset}*, {the(pair.b)} is clearly ahead of {the(pair.a)} on "
-                         f"{up} of {len(names)} classes and behind on {down}")  # fmt: skip
-        if gains[most] > gains[least]:
-            extremes = [f"{text(names[at])} ({points(pair.classes[at])})" for at in (most, least)]
-            sentences[-1] += f"; the extremes are {listed(extremes)}"
-    return say(*sentences, "the extremes of so many classes would be smaller in other runs" if sentences else "")
+        named = list(zip(map(text, pair.a[0].classes), pair.classes, strict=True))
+        up, down = (sorted(_sure(named, sign), key=lambda each: -abs(each[1].mean)) for sign in (1, -1))
+        sides = [f"{side} on {len(found)}{f' (most on {found[0][0]}: {points(found[0][1])})' if found else ''}"
+                 for side, found in (("clearly ahead of " + the(pair.a), up), ("clearly behind", down))]  # fmt: skip
+        sentences.append(f"with the preset *{pair.b[0].preset}*, of {len(named)} classes {the(pair.b)} is "
+                         f"{' and '.join(sides)}")  # fmt: skip
+    many = 0.05 * len(study.first.classes)
+    return say(*sentences, "the largest of many differences would be smaller in other runs; of so many intervals, "
+               f"{fixed(many, 1)} would exclude zero by chance" if sentences else "")  # fmt: skip
+
+
+def _sure(named: Sequence[tuple[str, Difference]], sign: int) -> list[tuple[str, Difference]]:
+    return [(name, found) for name, found in named if found.clear and found.mean * sign > 0]
 
 
 def calibration(study: Study) -> Prose | None:
-    """How sure the networks are against how right they are, on the predictions of all seeds together, before and after
-    temperature scaling."""
-    sentences = []
+    """Which networks are more or less sure than they are right, on the predictions of all seeds together."""
+    judged: dict[str, list[str]] = {}
     for runs in measures.shown(study):
-        if not (numbers := measures.calibration(runs)):
-            continue
-        over = numbers["overconfidence"]
-        sure = (
-            "is on average more confident than it is accurate"
-            if over.mean > 0
-            else "is on average less confident than it is accurate"
-        )
-        sure = sure if over.clear else "is on average as confident as it is accurate, as far as these runs show"
-        span = listed([f"{value:.2f}" for value in (min(numbers["temperatures"]), max(numbers["temperatures"]))], "to")
-        before, after = (nats(runs, numbers[name]) for name in ("test_loss", "test_loss_scaled"))
-        sentences += [
-            f"with the preset *{runs[0].preset}*, {the(runs)} {sure}: mean confidence minus accuracy is {points(over)}",
-            f"a temperature of {span}, fitted on validation images, takes its expected calibration error from "
-            f"{percent(numbers['ece'])} to {percent(numbers['ece_scaled'])} and its loss from {before} to {after} nats",
-        ]
-    return say(*sentences)
+        if numbers := measures.calibration(runs):
+            over = numbers["overconfidence"]
+            how = f"{'more' if over.mean > 0 else 'less'} confident than" if over.clear else "as confident as"
+            judged.setdefault(how, []).append(f"{the(runs)} (*{runs[0].preset}*)")
+    shown = ", as far as these runs show"
+    return say(*(f"on average, {listed(names)} {'is' if len(names) == 1 else 'are'} {how} accurate"
+                 f"{shown * how.startswith('as')}" for how, names in judged.items()))  # fmt: skip
 
 
 def layers(study: Study) -> Prose | None:
@@ -359,7 +391,7 @@ def layers(study: Study) -> Prose | None:
         if len(moved := measures.moved(runs)) > 1:
             least, *_, most = sorted(moved, key=moved.__getitem__)
             sentences.append(
-                f"with the preset *{runs[0].preset}*, {the(runs)} moves {text(least)} least, by "
+                f"with the preset *{runs[0].preset}*, seed {runs[0].seed}, {the(runs)} moves {text(least)} least, by "
                 f"{two_figures(moved[least])}, and {text(most)} most, by {two_figures(moved[most])}"
             )
     return say(*sentences)

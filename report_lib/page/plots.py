@@ -12,7 +12,7 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, comparisons, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference, Estimate
-from report_lib.page.numbers import capital, decimals, factor, listed, methods, percent, points, rate, two_figures
+from report_lib.page.numbers import capital, factor, listed, methods, percent, points, rate, two_figures
 from report_lib.page.parts import Figure
 from report_lib.page.style import WIDTH, draw_seeds, drawn, name_ends, short_names, styled
 from report_lib.page.words import judge
@@ -151,12 +151,10 @@ def validation(runs: Mapping[str, Runs]) -> Figure:
             axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in r]) for a, r in runs.items()}
     best = min(lowest, key=lowest.__getitem__)
-    digits = decimals(measures.standard_errors(runs[best])[1])
     return drawn(
         fig,
         "fig-validation",
-        f"Preset {first[0].preset}: loss and accuracy on the {judge(first)} images after each epoch. The lowest mean "
-        f"loss, {lowest[best]:.{digits}f} nats, is that of {the(runs[best])}.",
+        f"Preset {first[0].preset}: loss and accuracy on the {judge(first)} images after each epoch.",
         f"Two line charts of {len(runs)} approaches; {the(runs[best])} reaches the lowest loss.",
     )
 
@@ -262,7 +260,7 @@ def budgets(study: Study) -> Figure | None:
         fig,
         "fig-budgets",
         "Test accuracy by the number of labelled images per class, those for validation included; 95 % intervals "
-        f"({methods(every)}){dots}. {span}",
+        f"({methods(every)}){dots}.",
         f"{len(names)} lines. {span}",
     )
 
@@ -293,7 +291,7 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
         "fig-reliability",
         f"Reliability, preset {next(iter(runs.values()))[0].preset}: how often test predictions of a confidence are "
         "right, in bins of equal width, all seeds together. On the diagonal a network is right as often as it says; "
-        f"below it, too sure of itself. Expected calibration error: {'; '.join(errors)}.",
+        f"below it, too sure of itself.",
         f"Two line charts of accuracy against confidence. Calibration error: {'; '.join(errors)}.",
     )
 

@@ -12,7 +12,6 @@ from report_lib.page.numbers import (
     DIGITS,
     capital,
     decimals,
-    deviation,
     fixed,
     in_seconds,
     methods,
@@ -48,7 +47,7 @@ def accuracies(runs: Runs) -> str:
     return spread(_of(runs, "test_accuracy"), 100, DIGITS)
 
 
-def _seconds(runs: Runs) -> str:
+def mean_seconds(runs: Runs) -> str:
     """Training time; without a deviation where most of it is of features that were measured once."""
     spent = _of(runs, "train_seconds")
     return in_seconds([float(np.mean(spent))] if costs.features_shared(runs) else spent)
@@ -63,30 +62,6 @@ def change_of(difference: Difference | None) -> tuple[str, str]:
 
 
 # --- one approach ----------------------------------------------------------------------------------------------
-
-
-def epochs(runs: Runs) -> Table:
-    """Losses and validation accuracy after each epoch, mean ± standard deviation over seeds."""
-    (_, of_loss), columns = standard_errors(runs), []
-    for name, scale, error in (("train_loss", 1, of_loss), ("validation_loss", 1, of_loss),
-                               ("validation_accuracy", 100, None)):  # fmt: skip
-        values = np.array([run.epochs[name] for run in runs]).T
-        digits = DIGITS
-        if error is not None:
-            digits = _column([(deviation(seeds) or 0.0) if len(runs) > 1 else error for seeds in values])
-        columns.append([spread(seeds, scale, digits) for seeds in values])
-    selected, part = _of(runs, "selected_epoch"), judge(runs)
-    marks = ["•" * (epoch in selected) if len(runs) == 1 else str(selected.count(epoch) or "")
-             for epoch in runs[0].epochs["epoch"]]  # fmt: skip
-    return Table(
-        f"tab-epochs-{runs[0].approach.replace('_', '-')}",
-        f"{capital(name_of(runs))}: training and {part} after each epoch"
-        + ("." if len(runs) == 1 else f", mean ± standard deviation of {len(runs)} seeds."),
-        ("epoch", "training loss, nats", f"{part} loss, nats", f"{part} accuracy, %",
-         "selected" if len(runs) == 1 else "selected by, seeds"),
-        tuple(zip(map(str, runs[0].epochs["epoch"]), *columns, marks, strict=True)),
-        "rrrrc",
-    )  # fmt: skip
 
 
 def test(runs: Runs) -> Table:
@@ -121,16 +96,15 @@ def comparison(study: Study) -> Table:
         (name_of(runs), runs[0].preset, str(len(runs)), accuracies(runs),
          between(accuracy(runs).low, accuracy(runs).high),
          spread(_of(runs, "validation_loss"), 1, nats) if judge(runs) == "validation" else "",
-         spread(_of(runs, "test_loss"), 1, nats), f"{runs[0].info['trained_parameters']:,}")
+         spread(_of(runs, "test_loss"), 1, nats))
         for runs in shown
     ]  # fmt: skip
     return Table(
         "tab-comparison",
         "The approaches at their selected epochs, mean ± standard deviation of n seeds.",
-        ("approach", "preset", "n", "test accuracy, %", "95 % interval, %", "validation loss, nats", "test loss, nats",
-         "trained parameters"),
+        ("approach", "preset", "n", "test accuracy, %", "95 % interval, %", "validation loss, nats", "test loss, nats"),
         tuple(rows),
-        "llrrrrrr",
+        "llrrrrr",
         (f"95 % intervals: {methods(map(accuracy, shown))}.",),
     )  # fmt: skip
 
@@ -146,7 +120,10 @@ def discordant(study: Study) -> Table | None:
             f"{np.mean([row[key] for row in pair.counts]):,.0f}" for key in ("both", "only_a", "only_b", "neither")
         ]
         p = [row["p"] for row in pair.counts]
-        test = p_value(p[0]) if len(p) == 1 else f"p < 0.05 for {sum(value < 0.05 for value in p)} of {len(p)} seeds"
+        test = p_value(p[0])
+        if len(p) > 1:
+            sure = [np.sign(row["only_b"] - row["only_a"]) for row in pair.counts if row["p"] < 0.05]
+            test = f"{sure.count(1)} up, {sure.count(-1)} down, of {len(p)} seeds"
         rows.append((pair.a[0].preset, *[name_of(pair.b)] * several, *counts, test))
     second = "the other approach" if several else the(pairs[0].b)
     return Table(
@@ -154,10 +131,11 @@ def discordant(study: Study) -> Table | None:
         "How many test images both approaches get right, only one of them, or neither"
         f"{', means of the seeds' * (len(p) > 1)}; and McNemar’s exact test.",
         ("preset", *["other approach"] * several, "both", f"only {the(pairs[0].a)}", f"only {second}", "neither",
-         "McNemar’s test"),
+         "McNemar’s test" if len(p) == 1 else "p < 0.05"),
         tuple(rows),
         "l" * (1 + several) + "rrrrl",
-        ("McNemar’s test concerns these very networks, intervals of differences concern new seeds too.",),
+        (f"{f'Up: {second} gets more images right. ' * (len(p) > 1)}McNemar’s test is about these very networks; the "
+         "intervals of differences also cover new seeds.",),
     )  # fmt: skip
 
 
@@ -176,7 +154,7 @@ def published(study: Study, published: dict) -> Table | None:
         for runs in (r for r in every if r[0].approach == approach):
             ours = accuracy(runs)
             rows.append((name_of(runs), f"here, {runs[0].preset}", str(ours.n), accuracies(runs),
-                         between(ours.low, ours.high), _seconds(runs)))  # fmt: skip
+                         between(ours.low, ours.high), mean_seconds(runs)))  # fmt: skip
     info = study.first.info
     return Table(
         "tab-published",
@@ -191,6 +169,28 @@ def published(study: Study, published: dict) -> Table | None:
     )  # fmt: skip
 
 
+def calibration(study: Study) -> Table | None:
+    """How sure the networks are, before and after temperature scaling; None where none held out images to fit it on."""
+    found = {runs: numbers for runs in measures.shown(study) if (numbers := measures.calibration(runs))}
+    nats = _column([standard_errors(runs)[1] for runs in found] or [1.0])
+    rows = [
+        (name_of(runs), runs[0].preset, *change_of(numbers["overconfidence"]), f"{numbers['temperature']:.2f}",
+         *(fixed(100 * numbers[name], DIGITS) for name in ("ece", "ece_scaled")),
+         *(fixed(numbers[name], nats) for name in ("test_loss", "test_loss_scaled")))
+        for runs, numbers in found.items()
+    ]  # fmt: skip
+    return Table(
+        "tab-calibration",
+        "Mean confidence minus accuracy on the test images; expected calibration error (ECE) and loss as trained and "
+        "with a temperature fitted on validation images; means over seeds.",
+        ("approach", "preset", "confidence − accuracy, points", "95 % interval", "temperature", "ECE, %",
+         "ECE scaled, %", "loss, nats", "loss scaled, nats"),
+        tuple(rows),
+        "llrrrrrrr",
+        (f"95 % intervals: {methods(numbers['overconfidence'] for numbers in found.values())}.",),
+    ) if rows else None  # fmt: skip
+
+
 def cost(study: Study) -> Table:
     """What a run of each preset costs, by quantity."""
     rows = []
@@ -199,7 +199,7 @@ def cost(study: Study) -> Table:
             info, features = runs[0].info, measures.mean_of(runs, "features_seconds")
             passes = [_figures(info[f"{way}_flops"] / 1e6) for way in ("forward", "backward")]
             rows.append((name_of(runs), runs[0].preset, f"{info['trained_parameters']:,}", *passes,
-                         _seconds(runs), in_seconds([features]) if features else "",
+                         mean_seconds(runs), in_seconds([features]) if features else "",
                          f"{np.mean([costs.training_rate(run) for run in runs]):,.0f}",
                          f"{costs.peak_memory(runs):,.0f}"))  # fmt: skip
     return Table(

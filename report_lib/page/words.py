@@ -94,7 +94,7 @@ def balance(training: np.ndarray, validation: np.ndarray, classes: Sequence[str]
     train, held_out = (np.bincount(labels, minlength=len(classes)) for labels in (training, validation))
     most, least = int(train.max()), int(train.min())
     common, rare = (text(classes[int(at)]) for at in (train.argmax(), train.argmin()))
-    sentences = [f"every class trains with {most:,} images"]
+    sentences = [f"each class has {most:,} training images"]
     if most > 1.5 * least:
         sentences = [
             f"the classes are not balanced: {common} trains with {most:,} images, {rare} with {least:,}",
@@ -118,8 +118,10 @@ def settings(run: Run) -> Prose:
     rise = f"rises over the first {percent(config['warmup'], 0)} of the steps and then " * (config["warmup"] > 0)
     course = "stays constant" if config["schedule"] == "constant" else "falls to zero as a cosine"
     shift = round(config["shift"] * max(run.info["data"]["stored_size"]))
+    optimizer = {"adam": "Adam [@kingma2015]", "sgd": "SGD with Nesterov’s momentum"}[config["optimizer"]]
     return say(  # type: ignore[return-value]
-        f"the preset *{run.preset}* has a learning rate of {config['learning_rate']:g}, which {rise}{course}",
+        f"the preset *{run.preset}* trains with {optimizer} at a learning rate of {config['learning_rate']:g}, which "
+        f"{rise}{course}",
         f"{count(config['epochs'], 'epoch')} of batches of {config['batch_size']:,} make {steps:,} steps",
         f"weight decay is {config['weight_decay']:g}" * (config["weight_decay"] > 0),
         f"the pretrained layers learn at {config['trunk_rate']:g} times that rate" * (config["trunk_rate"] != 1),
@@ -154,9 +156,11 @@ def training(runs: Runs) -> Prose:
     chosen = f"epoch {epochs[0]} is selected"
     if len(epochs) > 1:
         chosen = f"the seeds select epochs {listed(map(str, epochs))}"
-    return say(  # type: ignore[return-value]
-        f"{part} accuracy ({who}) peaks at {percent(right[best])} in epoch {best + 1} of {last + 1}", trend, chosen
-    )
+    peak = f"peaks at {percent(right[best])} in epoch {best + 1} of {last + 1}"
+    if best == last and last:
+        peak = f"is highest in the last of {last + 1} epochs ({percent(right[best])})"
+        peak += ", so more might still help" * (lowest < last)
+    return say(f"{part} accuracy ({who}) {peak}", trend, chosen)  # type: ignore[return-value]
 
 
 def test(runs: Runs) -> Prose:

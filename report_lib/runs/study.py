@@ -164,7 +164,8 @@ class Study:
         if not records.exists(self.store, name):
             raise InputError(
                 f"the store {self.store} has no finished run of {config.approach}, preset {config.preset}, seed "
-                f"{config.seed} with these parameters, data, weights and code; run that approach's notebook first"
+                f"{config.seed} with these parameters, data, weights and code; run that approach's notebook "
+                "first, with the same parameters"
             )
         run = records.load(self.store / name)
         found = (run.info["data"]["fingerprint"], run.info["weights"]["sha256"])

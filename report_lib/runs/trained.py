@@ -9,7 +9,7 @@ from torch import nn
 
 from report_lib import data, models
 from report_lib.config import Config
-from report_lib.files import InputError, digest
+from report_lib.files import InputError, digest, locate
 from report_lib.runs.store import Run
 
 MOST_LAYERS = 20  # that can be told apart in one figure
@@ -99,13 +99,14 @@ def _part(name: str, depth: int) -> str:
 @torch.inference_mode()
 def predict(run: Run, paths: Sequence[str | Path]) -> list[dict]:
     """What a run's network makes of image files: for each, its path and the classes with their probabilities, the
-    likeliest first. Pictures are brought to the size that the training images were stored in, and on as those were."""
+    likeliest first. A relative path starts at the project. Pictures are brought to the size that the training images
+    were stored in, and on as those were."""
     net, config = load_model(run), _config(run)
     height, width = run.info["data"]["stored_size"]
     span = run.info["data"]["facts"].get("range")
     answers = []
     for path in paths:
-        pixels = torch.from_numpy(np.array(data.read_picture(path, (height, width), span)))
+        pixels = torch.from_numpy(np.array(data.read_picture(locate(str(path)), (height, width), span)))
         logits = net(data.preprocess(pixels[None], config.image_size, config.normalisation))[0]
         order = logits.argsort(descending=True, stable=True).tolist()
         shares = logits.double().softmax(0).tolist()
