@@ -201,7 +201,7 @@ def test_defects_that_flatter_are_told_from_those_that_do_nothing(study):
     flattering = study(flattered, presets="published,corrected", seeds="0,1", defects="linear_probe")
     text = findings.defects(flattering).markdown
     assert "o other defect alone clearly lowers" in text and "ll defects together change the reported" in text
-    assert "full fine-tuning by" in text and "none of which were run alone" in text, "only the probe's were"
+    assert "full fine-tuning by" in text and "none was run alone" in text, "only the probe's were"
     effects = {each["defect"]: each for each in designs.defect_effects(flattering)}
     assert effects["select_on_test"]["effect"].mean == 0, "the last epoch is best on test and validation images alike"
     assert effects["frozen_dropout"]["same_images_right"] and set(effects) <= {*DEFECTS, "all"}

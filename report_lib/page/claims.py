@@ -2,24 +2,26 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from report_lib.config import APPROACHES, MEANINGS, Config
 from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.page.findings import (
     ahead,
+    beside,
     counted_on,
     decisive,
     led,
     not_ahead_up_to,
-    overtakes,
     times,
     trade,
     won,
     worthwhile,
 )
-from report_lib.page.numbers import capital, factor, interval, listed, percent, points, rate, seconds
+from report_lib.page.numbers import by_seed, capital, factor, interval, listed, percent, points, rate, seconds
 from report_lib.page.parts import Prose, text
-from report_lib.page.words import count, say
+from report_lib.page.words import count, say, took
 from report_lib.runs import Run, Study
 
 
@@ -139,6 +141,21 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
     ]
 
 
+def overtakes(pair: Comparison) -> str:
+    """When the second approach has the validation accuracy that the first one selects."""
+    target, a, b = costs.selected_accuracy(pair.a), the(pair.a), the(pair.b)
+    sentence = f"{a} is done after {took(pair.a)}, with a validation accuracy of {percent(target)}"
+    passed = costs.reached(pair.b, target)
+    found = passed.of_those_that_do
+    if not found:
+        return f"{sentence}; {b} does not reach that{' with any seed' * (len(passed.seconds) > 1)}"
+    when, span = float(np.mean(found)), by_seed(seconds(min(found)), seconds(max(found)))
+    sentence += f"; {b} reaches it after {seconds(when)}{span}"
+    if len(found) < len(passed.seconds):
+        return f"{sentence}, with {len(found)} of {len(passed.seconds)} seeds"
+    return f"{sentence}{', and so is ahead whatever the time' * (when <= mean_of(pair.a, 'train_seconds'))}"
+
+
 def _more_images(pair: Comparison) -> str:
     """That the second approach trains on more images, as the published defects have it."""
     a, b = (runs[0].info["data"]["train"] for runs in (pair.a, pair.b))
@@ -152,7 +169,7 @@ def verdict(study: Study, published: dict | None = None) -> Prose | None:
         return None
     if answers := published and _answers(study, published):
         on = zip(("Accuracy", "Time", "Scarcity"), answers, strict=True)
-        lines = [f"{number}. {subject}: {short}" for number, (subject, (short, _)) in enumerate(on, 1) if short]
+        lines = [f"{number}. *{subject}.* {short}" for number, (subject, (short, _)) in enumerate(on, 1) if short]
         first = f"As to the three claims of the homework report {published['source']}:\n\n" + "\n".join(lines)
     else:
         first = say(*(f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs)).markdown  # type: ignore
@@ -178,6 +195,7 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
         f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn alike, "
         "not pictures of another origin",
         f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
+        beside(study),
         f"times are those of {text(measures.device_of(study.all_runs))}, and on another device their ratios are others",
         *known,
         memorised if known and config["per_class"] else "",

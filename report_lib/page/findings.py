@@ -68,22 +68,15 @@ def timed(study: Study) -> Runs:
     return tuple(run for pair in counted_on(study) for run in (*pair.a, *pair.b))
 
 
-def overtakes(pair: Comparison) -> str:
-    """When the second approach has the validation accuracy that the first one selects."""
-    target, a, b = costs.selected_accuracy(pair.a), the(pair.a), the(pair.b)
-    sentence = f"{a} is done after {took(pair.a)}, with a validation accuracy of {percent(target)}"
-    passed = costs.reached(pair.b, target)
-    found = passed.of_those_that_do
-    if not found:
-        return f"{sentence}; {b} does not reach that{' with any seed' * (len(passed.seconds) > 1)}"
-    when, span = float(np.mean(found)), by_seed(seconds(min(found)), seconds(max(found)))
-    sentence += f"; {b} reaches it after {seconds(when)}{span}"
-    if len(found) < len(passed.seconds):
-        return f"{sentence}, with {len(found)} of {len(passed.seconds)} seeds"
-    return f"{sentence}{', and so is ahead whatever the time' * (when <= mean_of(pair.a, 'train_seconds'))}"
-
-
 # --- accuracy --------------------------------------------------------------------------------------------------
+
+
+def beside(study: Study) -> str:
+    """That what stands beside the presets ran with fewer seeds, where it did."""
+    few = study.settings["side_seeds"]
+    alone = "; intervals of a single seed cover new test images, not new seeds" * (len(few) == 1)
+    return (f"what stands beside the presets (ladder, controls, fewer labels) ran with {count(len(few), 'seed')} where "
+            f"more than the head is trained{alone}") if few else ""  # fmt: skip
 
 
 def intervals(study: Study) -> Prose:
@@ -100,6 +93,7 @@ def intervals(study: Study) -> Prose:
         f"{freedom} degrees of freedom [@howe1974]; with so few, intervals are rather too wide than too narrow",
         "a difference is computed seed by seed and image by image" + (
             ", between the seeds that both approaches have" if len(seeds) > 1 else ""),
+        beside(study),
     )  # fmt: skip
 
 
@@ -253,17 +247,19 @@ def decisive(study: Study) -> list[str]:
     """The one step from `corrected` to `tuned` that helps each approach most, where one clearly helps."""
     told = []
     for approach in study.approaches:
-        steps = [(found, name) for name, _, found in designs.ladder(study, approach) if found and found.clear]
-        if steps and (most := max(steps, key=lambda step: step[0].mean))[0].mean > 0:
-            told.append(f"what helps {the(study.best[approach])} most on the way to *tuned* is {most[1]} "
-                        f"({points(most[0])})")  # fmt: skip
+        steps = [step for step in designs.ladder(study, approach) if step[2] and step[2].clear]
+        if steps and (most := max(steps, key=lambda step: step[2].mean))[2].mean > 0:
+            name, runs, found = most
+            told.append(
+                f"what helps {the(runs)} most on the way to *tuned* is {name} ({points(found)}; n = {len(runs)})"
+            )
     return told
 
 
 def worthwhile(study: Study) -> list[str]:
     """The controls that are clearly ahead of the preset that they are one of."""
     return [f"with the control “{name}”, {the(pair.b)} reaches {rate(accuracy(pair.b))} ({points(pair.accuracy)} "
-            f"beside *{pair.a[0].preset}*)" for name, pair in designs.controls(study)
+            f"beside *{pair.a[0].preset}*; n = {len(pair.b)})" for name, pair in designs.controls(study)
             if pair.accuracy.clear and pair.accuracy.mean > 0]  # fmt: skip
 
 
@@ -300,7 +296,7 @@ def defects(study: Study) -> Prose | None:
     alone = {each["approach"] for each in effects}
     for each in every:
         if each["defect"] == "all":
-            single = ", none of which were run alone" * (each["approach"] not in alone)
+            single = " (none was run alone)" * (each["approach"] not in alone)
             sentences.append(f"all defects together{single} change the reported accuracy of {the(each['runs'])} by "
                              f"{points(each['effect'])}")  # fmt: skip
     return say(*sentences)
