@@ -247,12 +247,11 @@ def decisive(study: Study) -> list[str]:
     """The one step from `corrected` to `tuned` that helps each approach most, where one clearly helps."""
     told = []
     for approach in study.approaches:
-        steps = [step for step in designs.ladder(study, approach) if step[2] and step[2].clear]
-        if steps and (most := max(steps, key=lambda step: step[2].mean))[2].mean > 0:
-            name, runs, found = most
-            told.append(
-                f"what helps {the(runs)} most on the way to *tuned* is {name} ({points(found)}; n = {len(runs)})"
-            )
+        steps = [(found, runs, name) for name, runs, found in designs.ladder(study, approach) if found and found.clear]
+        found, runs, name = max(steps, key=lambda step: step[0].mean, default=(None, (), ""))
+        if found and found.mean > 0:
+            told.append(f"what helps {the(runs)} most on the way to *tuned* is “{name}” ({points(found)}; "
+                        f"n = {len(runs)})")  # fmt: skip
     return told
 
 
