@@ -147,9 +147,9 @@ def test_times_of_unlike_numbers_of_epochs_say_so(study):
 def test_a_time_measured_once_has_no_deviation_between_seeds(study):
     made = study(better, seeds="0,1,2")
     reused = with_info(made.runs("linear_probe"), train_seconds=[20.8, 20.9, 21.1], features_seconds=[20.22] * 3)
-    assert "±" not in tables.mean_seconds(reused) and "by seed" not in words.took(reused)
+    assert "±" not in tables.training_time(reused) and "by seed" not in words.took(reused)
     own = with_info(made.runs("linear_probe"), train_seconds=[20.8, 20.9, 21.1], features_seconds=[20.1, 20.2, 20.3])
-    assert "±" in tables.mean_seconds(own) and "by seed" in words.took(own)
+    assert "±" in tables.training_time(own) and "by seed" in words.took(own)
     assert "measured once" in findings.time(made).markdown
     once = with_info(made.runs("linear_probe")[:1], train_seconds=[21.0])
     assert not costs.features_shared(once)
@@ -276,6 +276,13 @@ def test_the_ladder_ends_in_tuned_and_names_what_helps(whole):
     rows = effects.ladder(whole).rows
     assert [row[2] for row in rows if row[0] == "linear probe"] == ["4"] * (len(designs.ladder(whole, "linear_probe")))
     assert rows[0][4:6] == ("", "") and all(row[6] for row in rows), "each rung has its time"
+
+
+def test_the_ladder_says_how_busy_the_machine_was_while_its_times_were_taken(whole, monkeypatch):
+    assert not any("processes" in note for note in effects.ladder(whole).notes), "nothing was measured"
+    monkeypatch.setattr(costs, "others_share", lambda runs: (0.0, 0.49))
+    (note,) = [note for note in effects.ladder(whole).notes if "processes" in note]
+    assert note.startswith("While these trained, other processes took 0.0") and "49.0" in note
 
 
 def test_controls_stand_beside_the_preset_they_are_one_of(whole):

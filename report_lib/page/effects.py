@@ -9,7 +9,8 @@ from report_lib.evidence.measures import the
 from report_lib.evidence.stats import Difference
 from report_lib.page.numbers import DIGITS, factor, fixed, in_seconds, listed, methods, percent
 from report_lib.page.parts import Table
-from report_lib.page.tables import accuracies, between, change_of, mean_seconds, name_of
+from report_lib.page.tables import accuracies, between, change_of, name_of, training_time
+from report_lib.page.words import company
 from report_lib.runs import Study
 
 
@@ -98,7 +99,7 @@ def ladder(study: Study) -> Table | None:
             str(len(runs)),
             accuracies(runs),
             *change_of(change),
-            mean_seconds(runs),
+            training_time(runs),
         )
         for name, runs, change in rungs
     ]
@@ -109,7 +110,9 @@ def ladder(study: Study) -> Table | None:
         ("approach", "rung", "n", "test accuracy, %", "change, points", "95 % interval", "training, s"),
         tuple(rows),
         "llrrrrr",
-        (f"95 % intervals: {methods(change for *_, change in rungs if change)}.",),
+        (f"95 % intervals: {methods(change for *_, change in rungs if change)}.",
+         *([f"{told}."] if (told := company(tuple(run for _, runs, _ in rungs for run in runs),
+                                            "While these trained,")) else [])),
     )  # fmt: skip
 
 

@@ -135,8 +135,8 @@ def agreement(study: Study) -> Prose | None:
                 names = [APPROACHES[name].article + APPROACHES[name].name for name in each.names]
                 own = [two.mean for two in within if two.names[0] in each.names]
                 level = "less often than two seeds of either do" if each.mean < min(own) else (
-                    "as often as two seeds of one of them do" if each.mean <= max(own)
-                    else "more often than two seeds of either do")  # fmt: skip
+                    "less often than two seeds of one of them do" if each.mean < max(own)
+                    else "no less often than two seeds of either do")  # fmt: skip
                 sentences.append(f"with the preset *{preset}*, {listed(names)} name the same class on "
                                  f"{percent(each.mean)} of the test images, {level}")  # fmt: skip
     return say(*sentences)

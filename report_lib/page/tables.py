@@ -47,7 +47,7 @@ def accuracies(runs: Runs) -> str:
     return spread(_of(runs, "test_accuracy"), 100, DIGITS)
 
 
-def mean_seconds(runs: Runs) -> str:
+def training_time(runs: Runs) -> str:
     """Training time; without a deviation where most of it is of features that were measured once."""
     spent = _of(runs, "train_seconds")
     return in_seconds([float(np.mean(spent))] if costs.features_shared(runs) else spent)
@@ -154,7 +154,7 @@ def published(study: Study, published: dict) -> Table | None:
         for runs in (r for r in every if r[0].approach == approach):
             ours = accuracy(runs)
             rows.append((name_of(runs), f"here, {runs[0].preset}", str(ours.n), accuracies(runs),
-                         between(ours.low, ours.high), mean_seconds(runs)))  # fmt: skip
+                         between(ours.low, ours.high), training_time(runs)))  # fmt: skip
     info = study.first.info
     return Table(
         "tab-published",
@@ -199,7 +199,7 @@ def cost(study: Study) -> Table:
             info, features = runs[0].info, measures.mean_of(runs, "features_seconds")
             passes = [_figures(info[f"{way}_flops"] / 1e6) for way in ("forward", "backward")]
             rows.append((name_of(runs), runs[0].preset, f"{info['trained_parameters']:,}", *passes,
-                         mean_seconds(runs), in_seconds([features]) if features else "",
+                         training_time(runs), in_seconds([features]) if features else "",
                          f"{np.mean([costs.training_rate(run) for run in runs]):,.0f}",
                          f"{costs.peak_memory(runs):,.0f}"))  # fmt: skip
     return Table(
