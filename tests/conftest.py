@@ -17,7 +17,19 @@ from PIL import Image
 from report_lib import config, data
 
 # Files that take minutes, the longest first: a worker that started one of them last would finish alone.
-LONG = ["make", "nbval", "report", "survival", "slurm", "lab", "bench", "stats", "training", "runs"]
+LONG = [
+    "nbval",
+    "make",
+    "report",
+    "teaching",
+    "training",
+    "survival",
+    "runs",
+    "extending",
+    "browser",
+    "evidence",
+    "slurm",
+]
 
 
 def pytest_collection_modifyitems(items):

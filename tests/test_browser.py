@@ -9,6 +9,7 @@ from export import exporter, merge, outputs, tables
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+pytestmark = pytest.mark.long
 
 KEPT = sorted((Path(__file__).resolve().parents[1] / "report" / "cifar10").glob("0*.ipynb"))
 STRANGE = ["<script>alert(1)</script>", "[x](http://evil)", "*b* `c` $d$ @e #h", "猫", '"q" </style>']

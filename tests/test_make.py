@@ -165,9 +165,10 @@ def write(path, text):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("settings", [jupyter, ipython, drawing, kernel])
-def test_settings_of_ones_own_change_no_byte_of_a_report(project, tmp_path, settings):
-    own = {"HOME": str(tmp_path / "home"), **settings(tmp_path / "home")}
+def test_settings_of_ones_own_change_no_byte_of_a_report(project, tmp_path):
+    """All at once: where they change nothing together, none is read."""
+    home = tmp_path / "home"
+    own = {"HOME": str(home)} | jupyter(home) | ipython(home) | drawing(home) | kernel(home)
     code, output = project.make("report", *LEAST, f"OUT={tmp_path}/out", **own)
     assert code == 0, output
     assert "epoch 1/1" not in output  # nothing was trained again
@@ -213,30 +214,15 @@ def test_a_report_in_a_folder_with_a_space(project, clone):
 
 @pytest.mark.long
 def test_two_makes_at_once_and_a_clock_set_back_harm_nothing(project, tmp_path):
-    children = [project.start("report", *LEAST, f"OUT={tmp_path}") for _ in range(2)]
+    """And another folder, and notebooks executed at once, change no byte."""
+    children = [project.start("-j2", "report", *LEAST, f"OUT={tmp_path}") for _ in range(2)]
     assert [finish(child)[0] for child in children] == [0, 0]
     first, out = project.folder / "report" / "demo", tmp_path / "demo"
-    assert (out / "report.html").read_bytes() == (first / "report.html").read_bytes()
+    for name in ("report.html", "report.pdf", "report.png", "results.json"):
+        assert (out / name).read_bytes() == (first / name).read_bytes(), name
     late = project.folder / "notebooks" / "03_analysis.ipynb"
     os.utime(late, (time.time() + 86_400,) * 2)  # as if written tomorrow, before the clock was set back
     code, output = project.make("report", *LEAST, f"OUT={tmp_path}")
     os.utime(late, (1_700_000_000,) * 2)
     assert code == 0 and "executing notebooks/03" in output, output
     assert (out / "results.json").read_bytes() == (first / "results.json").read_bytes()
-
-
-def test_runs_are_jobs_of_their_own_after_which_a_report_trains_nothing(unmade, tmp_path):
-    launcher = tmp_path / "launch"
-    launcher.write_text(f"#!/bin/sh\necho launched >> '{tmp_path}/log'\nexec \"$@\"\n")
-    launcher.chmod(0o755)
-    study = (*LEAST, "SEEDS=0,1", f"OUT={tmp_path}/out", f"RUNS={tmp_path}/a store", f"LAUNCHER={launcher}")
-    code, output = unmade.make("-j2", "runs", *study)
-    assert code == 0 and "all 4 runs are in" in output, output
-    assert (tmp_path / "log").read_text().count("launched") == 4
-    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")}
-    assert len(made) == 4
-    code, output = unmade.make("report", *study)
-    assert code == 0 and "epoch 1/1" not in output
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a store").glob("*-seed*")} == made
-    code, output = unmade.make("verify", *study)
-    assert code == 0 and "the same, bit for bit" in output
