@@ -12,6 +12,7 @@ BUDGET   :=
 KEEP     :=
 RECORD   :=
 LAB      :=
+override OUT := $(patsubst ~/%,$(HOME)/%,$(OUT))
 DIR  := $(OUT)/$(PROFILE)
 WORK := $(DIR)/.work
 
@@ -34,7 +35,7 @@ SHELL := /bin/bash -o pipefail
 left := (
 right := )
 number := \#
-SPECIAL := $(strip $(foreach c,: % ' " ` ; & | * ? [ ] < > ! \ $(left) $(right) $(number) $$,$(findstring $c,$(DIR))))
+SPECIAL := $(strip $(foreach c,: % ' " ` ; & | * ? [ ] { } ~ < > ! \ $(left) $(right) $(number) $$,$(findstring $c,$(DIR))))
 ifneq ($(words $(DIR))$(SPECIAL),1)
 $(error OUT and PROFILE are '$(OUT)' and '$(PROFILE)'; make cannot handle spaces$(SPECIAL:%= or %) in them)
 endif
@@ -168,7 +169,7 @@ $(DIR)/results.json: $(DIR)/parameters.yaml $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 # trained again; afterwards, make report trains nothing. The last look is at the store itself, since a launcher may call
 # a job done whose node has died. A make that is killed must not leave half of the list, so it is written aside.
 $(WORK)/runs.mk: FORCE $(WORK)/prepared
-	@aside=$@.$$$$; "$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml | awk '$$2 == "missing" { \
+	@aside=$@.$$$$; "$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml | awk '$$2 == "missing" && !seen[$$3]++ { \
 	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) \"$$(PYTHON)\" -m report_lib run --study $(DIR)/parameters.yaml --index %d\n", \
 	  $$1, $$1, $$1, $$1} END {print "all:"}' > $$aside && mv $$aside $@ || { rm -f $$aside; exit 2; }
 

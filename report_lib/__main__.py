@@ -86,8 +86,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--study", type=Path, metavar="FILE", help="the parameters of a study, of which --index takes one")
     run.add_argument("--index", type=int, metavar="N", help="the run's number, from 0, as `study FILE` lists them")
     run.add_argument("--approach", choices=APPROACHES, help="or one run by name; other options override its preset")
-    run.add_argument("--preset", default="corrected", metavar="|".join(PRESETS))
-    run.add_argument("--seed", default="0")
+    run.add_argument("--preset", metavar="|".join(PRESETS), help="default: corrected")
+    run.add_argument("--seed", help="default: 0")
     run.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
 
     study = steps.add_parser("study", help="the runs of a study: validated, listed, prepared, or looked for")
@@ -149,6 +149,11 @@ def at_shell(path: str) -> str:
 
 def do_run(options: argparse.Namespace) -> None:
     settings = settings_of(options)
+    by_name = [name for name in ("approach", "preset", "seed") if getattr(options, name) is not None]
+    if options.study is not None and by_name:
+        raise InputError(f"--study says which run, and --{by_name[0]} too; give one of them")
+    if options.study is None and options.index is not None:
+        raise InputError("--index is the number of a run of --study, which is not given")
     if options.study is not None:
         planned = [config for part in configs.plan(settings) for config in part.configs]
         if options.index is None or not 0 <= options.index < len(planned):
@@ -158,8 +163,9 @@ def do_run(options: argparse.Namespace) -> None:
         raise InputError("one of --approach, or --study with --index, is needed to say which run")
     else:
         typed = {name: settings[name] for name in OF_RUNS if getattr(options, f"field_{name}") is not None}
-        fields = given(settings, options.approach) | typed | {"seed": parameters.from_text(options.seed, int)}
-        config = configs.preset(options.approach, options.preset, **fields)
+        fields = given(settings, options.approach) | typed | {"seed": parameters.from_text(options.seed or "0", int)}
+        config = configs.preset(options.approach, options.preset or "corrected", **fields)
+        settings["presets"] = tuple({*settings["presets"], config.preset})  # a tuned one's weights are kept
     from report_lib import runs  # late, so that --help and a wrong value answer at once
 
     keep = runs.Study(settings, "", None).keeps(config)
@@ -188,9 +194,10 @@ def do_study(options: argparse.Namespace) -> None:
         from report_lib.runs import Study
 
         study = Study.of_settings(settings)
-        missing, names = set(study.missing()), [study.name(config) for _, config in study.configs()]
+        missing, every = set(study.missing()), [study.name(config) for _, config in study.configs()]
+        names = set(every)  # a budget may be a preset's run
         if not options.complete:
-            for index, name in enumerate(names):
+            for index, name in enumerate(every):
                 print(f"{index}\t{'missing' if name in missing else 'finished'}\t{name}")
         elif missing:
             raise InputError(f"{len(missing)} of {len(names)} runs are not in {study.store}; start make runs again")
@@ -209,10 +216,15 @@ def heading(settings: dict) -> list[str]:
 def prepare(settings: dict) -> None:
     """Decodes the images and checks data and weights, so that what is wrong is said before anything long begins."""
     from report_lib import data, models
+    from report_lib.runs import Study
     from report_lib.runs.disk import needed
 
     # Not the device: with a launcher, training happens on another machine.
-    check_writable(folder(settings["runs"], *STORE), "runs")
+    try:
+        check_writable(folder(settings["runs"], *STORE), "runs")
+    except InputError:  # which a store that has every run need not be
+        if Study.of_settings(settings).missing():
+            raise
     planned = [config for part in configs.plan(settings) for config in part.configs]
     models.load_weights(planned[0].weights, planned[0].network)
     images = data.load(planned[0])
@@ -245,6 +257,8 @@ def do_results(options: argparse.Namespace) -> None:
 def do_predict(options: argparse.Namespace) -> None:
     from report_lib import runs
 
+    if options.top < 1:
+        raise InputError(f"top is {options.top}; allowed are whole numbers from 1")
     record = runs.store.load(Path(options.run).absolute())
     for image, answer in zip(options.images, runs.predict(record, [*map(at_shell, options.images)]), strict=True):
         if options.json:

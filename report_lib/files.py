@@ -123,11 +123,21 @@ def walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
         ) from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that stands twice, of which YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> object:
     """What a YAML (or JSON) file holds; a relative path starts at the project. InputError if it cannot be read."""
     path = locate(str(path))
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a SafeLoader)
     except Exception as error:  # of a value that is not what its form promises, the parser raises whatever comes to it
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{path} cannot be read as YAML ({reason})") from error
@@ -178,6 +188,8 @@ def new_folder(final: Path) -> Iterator[Path]:
     try:
         working.chmod(0o755)  # mkdtemp's 0700 would hide it from others
         yield working
+        for file in working.iterdir():  # whatever the umask: a store may be shared, and none of it is secret
+            file.chmod(0o644)
         try:
             working.rename(final)
         except OSError:
@@ -236,7 +248,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
     The system drops the lock of a process that dies. Where the file system has no locks, nothing is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, mode=0o666)
+    lock = filelock.FileLock(path, mode=0o666, fallback_to_soft=False)
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(lock.acquire(timeout=0))
@@ -245,6 +257,9 @@ def alone(path: Path, what: str) -> Iterator[None]:
             held.enter_context(lock.acquire())
         except NotImplementedError:
             pass
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
+                raise
         yield
 
 

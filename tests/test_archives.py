@@ -398,6 +398,27 @@ def test_an_image_that_goes_while_others_are_decoded_is_missed(tree, monkeypatch
         data.load(str(root), 63)
 
 
+def test_a_zip_in_a_tar_is_a_file_of_it(tmp_path, tar):
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as packed:
+        for name, content in GOOD.items():
+            packed.writestr(name.replace("/a/", "/old/"), content)
+    for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "outer.tar", "w", format=format) as outer:
+            for name, content in (GOOD | {"old.zip": inner.getvalue()}).items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                outer.addfile(info, io.BytesIO(content))
+        assert zipfile.is_zipfile(tmp_path / "outer.tar") and names(tmp_path / "outer.tar") == {*GOOD, "old.zip"}
+
+
+def test_archives_that_were_joined_are_refused_and_not_read_in_part(tar, tmp_path):
+    first, second = tar(GOOD, "first.tar"), tar({"train/a/more.png": png()}, "second.tar")
+    (tmp_path / "both.tar").write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(InputError, match="something follows its end"):
+        data.load(str(tmp_path / "both.tar"), 63)
+
+
 def test_features_in_the_making_do_not_pass_for_made_ones(tmp_path):
     (tmp_path / ".features-x").mkdir()
     data.make_room(tmp_path, 1)

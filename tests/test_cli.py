@@ -13,11 +13,12 @@ import made_up
 import pytest
 from PIL import Image
 
+from report_lib import __main__ as main_module
 from report_lib import config as configs
 from report_lib import data, evidence, runs
 from report_lib.__main__ import main, parser
 from report_lib.config import PARAMETERS, parameters
-from report_lib.files import PROJECT
+from report_lib.files import PROJECT, InputError
 from report_lib.runs import train as runner
 
 SMALL = ["--network", "mobilenet_v3_small", "--weights", "none", "--image-size", "32", "--batch-size", "4", "--epochs",
@@ -94,6 +95,9 @@ def test_wrong_options_are_one_sentence_on_stderr(arguments, capsys):
         (["run"], "one of --approach, or --study with --index"),
         (["run", "--study", "{file}"], "index is None; the study has the runs 0 to 7"),
         (["run", "--study", "{file}", "--index", "8"], "index is 8; the study has the runs 0 to 7"),
+        (["run", "--study", "{file}", "--index", "0", "--seed", "7"], "--study says which run, and --seed too"),
+        (["run", "--approach", "linear_probe", "--index", "0"], "--index is the number of a run of --study"),
+        (["predict", "x.png", "--run", "no/such/record", "--top", "0"], "top is 0; allowed are whole numbers from 1"),
         (["run", "--study", "no.yaml", "--index", "0"], "no.yaml is no file of parameters"),
         (["study", "no.yaml"], "no.yaml is no file of parameters"),
         (["study", "{file}", "--complete"], "8 of 8 runs are not in "),
@@ -243,6 +247,25 @@ def test_a_study_is_prepared_before_anything_long_begins(parameters_file, tmp_pa
     assert list((tmp_path / "cache").iterdir()), "the images are decoded"
     assert main(["study", str(parameters_file), "--prepare", "--batch-size", "5000"]) == 2
     assert "batch_size is 5000; allowed is at most the" in capsys.readouterr().err
+
+
+def test_a_store_that_has_every_run_need_not_be_written(parameters_file, monkeypatch, capsys):
+    def refused(path, name):
+        raise InputError(f"{name} is {str(path)!r}, where nothing can be written")
+
+    monkeypatch.setattr(main_module, "check_writable", refused)
+    assert main(["study", str(parameters_file), "--prepare"]) == 2
+    assert "where nothing can be written" in capsys.readouterr().err
+    monkeypatch.setattr(runs.Study, "missing", lambda study: [])
+    assert main(["study", str(parameters_file), "--prepare"]) == 0
+    assert "nothing is left to train" in capsys.readouterr().out
+
+
+def test_a_run_that_two_parts_of_a_study_ask_for_counts_once(parameters_file, capsys):
+    assert main(["study", str(parameters_file), "--per-class", "5", "--budgets", "5", "--prepare"]) == 0
+    configs = [c for _, c in runs.Study.load(str(parameters_file), per_class=5, budgets=(5,)).configs()]
+    assert len(set(configs)) < len(configs)
+    assert f"{len(set(configs))} runs, 0 of them finished" in capsys.readouterr().out
 
 
 def test_a_study_of_a_single_class_is_refused(tree, tmp_path, capsys):

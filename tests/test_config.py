@@ -220,6 +220,8 @@ def test_every_profile_makes_a_study(name):
         ("device: tpu", "device is 'tpu'"),
         ("seeds: 1.5", r"seeds is \(1.5,\)"),
         ("seeds: [0, 0]", "each may stand there once"),
+        ("seeds: [0]\nepochs: 2\nseeds: [1]", "seeds stands there twice"),
+        ("weights: report_lib", "weights is 'report_lib'; allowed are .* existing .safetensors"),
         ("runs: 5", "runs is 5"),
         ("presets: [tuned]", "presets is .*; corrected must be among them"),
         ("presets: [published, corrected]\npresent: tuned", "tuned must be among them"),
@@ -401,6 +403,21 @@ def test_a_network_without_dropout_drops_the_defects_of_dropout():
     assert parts["full_finetune", "preset", "published"][0].select_on_test
 
 
+def test_what_is_compared_with_a_preset_is_planned_only_beside_it():
+    given = {
+        "presets": "tuned",
+        "present": "tuned",
+        "budgets": "5",
+        "ladder": True,
+        "controls": True,
+        "defects": "linear_probe",
+    }
+    assert {kind for _, kind, _ in planned(**given)} == {"preset", "budget"}
+    assert {kind for _, kind, _ in planned(**given | {"presets": "corrected", "present": "corrected"})} == {
+        "preset", "defect", "control", "budget"
+    }  # fmt: skip
+
+
 def test_an_option_goes_to_the_approaches_that_can_have_it():
     parts = planned(presets="corrected,tuned", flip=True, standardise=True, trunk_rate=0.1)
     assert parts["full_finetune", "preset", "corrected"][0].flip and parts["linear_probe", "preset", "corrected"]
@@ -554,6 +571,18 @@ def test_paths_typed_at_a_shell_start_at_the_working_folder(tmp_path, monkeypatc
     typed = parameters.typed({"data": "images", "weights": "none", "runs": "store"}, at_shell=True)
     assert typed == {"data": os.path.relpath(tmp_path / "images", PROJECT), "weights": "none",
                      "runs": os.path.relpath(tmp_path / "store", PROJECT)}  # fmt: skip
+
+
+def test_a_folder_that_is_called_like_a_data_set_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    assert parameters.typed({"data": "./digits"}, at_shell=True) == {"data": "./digits"}
+    monkeypatch.setattr("report_lib.config.fields._exists", lambda path, file: path == "auto")
+    assert planned(data="auto")["linear_probe", "preset", "corrected"][0].data == "auto"
+
+
+def test_whole_numbers_make_the_same_config_as_others():
+    whole, broken = (preset("full_finetune", "tuned", weight_decay=n, trunk_rate=n) for n in (1, 1.0))
+    assert repr(whole) == repr(broken)
 
 
 # --- one declaration per parameter -----------------------------------------------------------------------------

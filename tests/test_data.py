@@ -1,4 +1,6 @@
 import io
+import itertools
+import os
 import tarfile
 import zipfile
 
@@ -69,6 +71,14 @@ def encode(picture, suffix, **options):
     return file.getvalue()
 
 
+def lying(suffix, **options):
+    """A picture of 40 by 30 pixels that says to be turned upright, to 30 by 40."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    return encode(Image.fromarray(pixels), suffix, exif=turned, **options)
+
+
 def strange_images():
     red = Image.new("RGB", (20, 14), (255, 0, 0))
     tall = Image.new("RGB", (14, 20), (0, 0, 255))
@@ -105,6 +115,36 @@ def test_exif_rotation_is_applied(tar):
     images = data.load(str(tar(members() | {"train/a/turned.jpg": encode(left_red, "JPEG", exif=exif)})), 64)
     top, bottom = images.train[2][5, 32], images.train[2][58, 32]
     assert top[0] > 200 > bottom[0] and bottom[2] > 200
+
+
+EVERY = [f"{part}/{cls}/{n}.x" for part, cls, n in itertools.product(("train", "test"), "ab", range(3))]
+
+
+@pytest.mark.parametrize("format", ["TIFF", "PNG", "JPEG", "WEBP"])
+def test_what_lies_on_its_side_is_stored_upright_and_not_squeezed(tar, format):
+    images = data.load(str(tar(dict.fromkeys(EVERY, lying(format)))), 64)
+    assert images.train.shape[1:] == (40, 30, 3)
+
+
+def test_a_png_may_say_behind_its_pixels_how_it_lies(tar):
+    early = lying("PNG")
+    start = early.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(early[start : start + 4])
+    late = early[:start] + early[end:-12] + early[start:end] + early[-12:]
+    first, second = (data.load(str(tar(dict.fromkeys(EVERY, one), f"{len(name)}.tar")), 64).train
+                     for name, one in (("early", early), ("behind", late)))  # fmt: skip
+    assert second.shape[1:] == (40, 30, 3) and torch.equal(first, second)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no umask")
+def test_a_cache_can_be_read_by_others_whatever_the_umask(tree, tmp_path):
+    before = os.umask(0o077)
+    try:
+        data.load(str(tree()), 64)
+    finally:
+        os.umask(before)
+    (entry,) = (tmp_path / "cache").glob("decoded-*")
+    assert {file.stat().st_mode & 0o777 for file in entry.iterdir()} == {0o644}
 
 
 # --- sources ---------------------------------------------------------------------------------------------------

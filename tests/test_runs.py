@@ -178,6 +178,18 @@ def test_a_lock_is_free_again_afterwards_even_after_an_error(tmp_path):
             raise RuntimeError
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_the_file_system_has_no_locks_nothing_is_held_and_nothing_left(tmp_path, monkeypatch, number):
+    def lacking(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", lacking)
+    lock = tmp_path / ".run.lock"
+    with files.alone(lock, "run"), files.alone(lock, "run"):
+        pass
+    assert not [path for path in tmp_path.iterdir() if path != lock], "no marker that outlives its process"
+
+
 @pytest.fixture
 def steps(monkeypatch):
     """What was synced and renamed, in order: ("sync", path) and ("rename", old path, new path)."""

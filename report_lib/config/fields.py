@@ -26,6 +26,7 @@ class Source:
 
     names: tuple[str, ...]
     path: str  # what the path leads to
+    file: bool = False  # a folder is none
 
 
 def option(
@@ -64,7 +65,7 @@ class Config:
         "digits, cifar10, or the path of a class-folder tree or an archive of one",
     )  # fmt: skip
     weights: str = option(
-        "embedded", Source(("imagenet", "embedded", "none"), "an existing .safetensors or .pth file"),
+        "embedded", Source(("imagenet", "embedded", "none"), "an existing .safetensors or .pth file", file=True),
         "imagenet, embedded, none, or the path of a .safetensors or .pth state dict of the network",
     )  # fmt: skip
     image_size: int = option(224, Number(1, LARGEST_IMAGE), "pixels a side that images are enlarged to", make="SIZE")
@@ -132,6 +133,8 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field.name, getattr(self, field.name), field.type, field.metadata)
+            if field.type is float:  # 0 and 0.0 are one config, with one name
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
         network, trains = NETWORKS[self.network], APPROACHES[self.approach].trains
         if self.image_size < network.smallest:
             raise InputError(
@@ -196,7 +199,7 @@ def _fits(value: object, kind: object, allowed: object) -> bool:
         above = value > allowed.low if allowed.above else value >= allowed.low
         return above and (value < allowed.high if allowed.below else value <= allowed.high)
     if isinstance(allowed, Source):
-        return isinstance(value, str) and (value in allowed.names or _exists(value))
+        return isinstance(value, str) and (value in allowed.names or _exists(value, allowed.file))
     return isinstance(value, str) and (not allowed or value in allowed)  # type: ignore[operator]
 
 
@@ -213,9 +216,9 @@ def _words(kind: object, allowed: object) -> str:
     return f"are {', '.join(allowed)}" if allowed else "is text"  # type: ignore
 
 
-def _exists(path: str) -> bool:
+def _exists(path: str, file: bool) -> bool:
     try:
-        return bool(path) and locate(path).exists()
+        return bool(path) and locate(path).exists() and not (file and locate(path).is_dir())
     except (OSError, InputError):  # too long; none
         return False
 

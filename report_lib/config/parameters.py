@@ -166,7 +166,8 @@ def typed(given: Mapping[str, str], at_shell: bool = False) -> dict:
             and not (allowed and path in allowed.names)
             and not os.path.isabs(os.path.expanduser(path))
         ):
-            values[name] = os.path.relpath(path, PROJECT)
+            here = os.path.relpath(path, PROJECT)
+            values[name] = f"./{here}" if allowed and here in allowed.names else here
     return values
 
 

@@ -47,13 +47,15 @@ def plan(settings: dict) -> tuple[Planned, ...]:
         for name in settings["presets"]:
             if has_preset(approach, name):
                 planned.append(_planned(settings, approach, "preset", name, name))
-        if approach in settings["defects"]:
+        # What is compared with a preset is planned only where the study has that.
+        corrected = "corrected" in settings["presets"] and has_preset(approach, "corrected")
+        if corrected and approach in settings["defects"]:
             for name, fields in _defects(settings, approach).items():
                 planned.append(_planned(settings, approach, "defect", name, "corrected", **fields))
-        if settings["ladder"]:
+        if corrected and settings["ladder"] and best(settings, approach) == "tuned":
             for name, fields in _steps(settings, approach).items():
                 planned.append(_planned(settings, approach, "step", name, "corrected", **fields))
-        if settings["controls"]:
+        if corrected and settings["controls"]:
             for name, fields in CONTROLS.items():
                 if name != "last block" or APPROACHES[approach].trains == "all":
                     planned.append(_planned(settings, approach, "control", name, "corrected", **fields))
@@ -76,7 +78,9 @@ def best(settings: dict, approach: str) -> str:
 def given(settings: dict, approach: str) -> dict:
     """The fields that the study gives all configs of an approach."""
     trains = APPROACHES[approach].trains
-    fields = {name: settings[name] for name in OF_RUNS if settings[name] not in (None, "auto")}
+    fields = {name: settings[name] for name in OF_RUNS if settings[name] is not None}
+    if fields.get("precision") == "auto":  # which every preset has
+        del fields["precision"]
     return {
         n: value
         for n, value in fields.items()

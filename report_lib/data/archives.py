@@ -41,7 +41,7 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
     Raises InputError for what cannot be read whole, and for what no honest archive of images has.
     """
     try:
-        for member, read in (_walked if path.is_dir() else _zipped if zipfile.is_zipfile(path) else _tarred)(path):
+        for member, read in (_walked if path.is_dir() else _zipped if _is_zip(path) else _tarred)(path):
             parts = member.name.split("/")
             if member.name.startswith("/") or ".." in parts:
                 raise InputError(f"data is {str(path)!r}, whose {member.name!r} leads out of the archive; pack it anew")
@@ -65,6 +65,16 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
             f"{advice}"
         ) from error
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether it is a zip archive, and no tar archive in which one lies: zipfile looks for its end alone."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with path.open("rb") as file, contextlib.suppress(tarfile.HeaderError):
+        tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+        return False
+    return True
 
 
 def _other_kind(path: Path) -> str:
@@ -125,8 +135,10 @@ def _tarred(path: Path) -> Iterator[tuple[Member, Read]]:
                 trouble = "" if info.isfile() and not info.issparse() else "a link or sparse; archive plain files"
                 yield Member(info.name, info.size, trouble), functools.partial(file.read, info.size)
             _check_unpacked(path, archive.offset)
-        while file.read(1 << 20):  # to the checksum at the end
+        while block := file.read(1 << 20):  # to the checksum at the end
             _check_unpacked(path, file.tell())
+            if block.strip(b"\0"):
+                raise tarfile.ReadError("something follows its end, as where archives were joined")
 
 
 class _Header(tarfile.TarInfo):

@@ -5,7 +5,7 @@ import io
 import os
 import warnings
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -152,7 +152,10 @@ def oddity(pixels: np.ndarray) -> str:
 
 
 def _examined(picture: Image.Image) -> Seen:
-    width, height = picture.size
+    if picture.format == "PNG" and _late_exif(picture):
+        picture.load()
+    tags = getattr(picture, "tag_v2", {})  # a TIFF's size, which PIL may have turned already
+    width, height = tags.get(256, picture.size[0]), tags.get(257, picture.size[1])
     if _tagged(picture):
         with contextlib.suppress(Exception):
             if picture.getexif().get(0x0112) in (5, 6, 7, 8):  # it lies on its side
@@ -178,6 +181,16 @@ def _deep(picture: Image.Image) -> bool:
 def _tagged(picture: Image.Image) -> bool:
     """Whether something may say that the picture lies on its side; to ask PIL takes as long as decoding."""
     return picture.format == "TIFF" or bool(picture.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp"})
+
+
+def _late_exif(picture: Image.Image) -> bool:
+    """Whether a PNG says how it lies, maybe behind its pixels, which are not decoded yet."""
+    file: BinaryIO = picture.fp  # type: ignore[attr-defined]
+    at = file.tell()
+    file.seek(0)
+    found = b"eXIf" in file.read()
+    file.seek(at)
+    return found
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -10,8 +10,8 @@ def needed(settings: dict, images: Images) -> str:
     """A sentence on the runs of a study, and on the disk that those which the store lacks will take, about."""
     config = plan(settings)[0].configs[0]
     study = Study(settings, images.fingerprint, models.weights_sha256(config.weights, config.network))
-    missing, configs = set(study.missing()), [config for _, config in study.configs()]
-    lacking = [config for config in configs if study.name(config) in missing]
+    missing, configs = set(study.missing()), {study.name(config): config for _, config in study.configs()}
+    lacking = [config for name, config in configs.items() if name in missing]
     said = f"{len(configs)} runs, {len(configs) - len(lacking)} of them finished"
     if not lacking:
         return f"{said}; nothing is left to train"

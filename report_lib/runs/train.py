@@ -3,6 +3,7 @@
 What decides a run's outcome is in the rooms below; this one may change without making finished runs stale.
 """
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -117,7 +118,8 @@ def run(
             if not records.exists(store, name):  # as it may since another process has finished it
                 records.clear_way(store, name)
                 make(config, images, place, store, name, watch, net if change else None, step, change, keep)
-            lock.unlink(missing_ok=True)  # whoever still waits for it finds the run, and trains nothing
+            with contextlib.suppress(OSError):  # another user's
+                lock.unlink()  # whoever still waits for it finds the run, and trains nothing
     else:  # its checkpoint stays behind where a run was killed after its record was there
         sweep(store, f".{name}-*.checkpoint*", 0)
     finished = records.load(store / name)
