@@ -103,8 +103,11 @@ def _pieces(cell: NotebookNode, tags: set[str], pool: Pool, journal: Journal) ->
     pieces: list[outputs.Piece] = []
     if code.strip() and chosen.echo is not False and "abstract" not in tags:
         block = Block("code", {"code": code, "shown": bool(chosen.echo), "language": "python"}, place=place)
-        if chosen.lst_cap and chosen.lst_label:
-            block = Block("listing", {"code": code, "caption": chosen.lst_cap}, chosen.lst_label, place=place)
+        if chosen.lst_cap:
+            label = chosen.lst_label or chosen.label
+            if not label.startswith("lst-"):
+                label = canonical(f"lst-{place.notebook.rsplit('/')[-1].removesuffix('.ipynb')}-{place.cell}")
+            block = Block("listing", {"code": code, "caption": chosen.lst_cap}, label, place=place)
         pieces.append(block)
     if chosen.output:
         context = outputs.Cell(place, chosen, journal, pool, folders, "raises-exception" in tags)
@@ -135,7 +138,7 @@ def _numbered(tree: Blocks, pool: Pool) -> dict[str, str]:
     labels: dict[str, str] = {}
     counts = dict.fromkeys(NAMES, 0)
     levels = [0] * 7
-    names: set[str] = set()
+    names = {"references", "refs", "side", "toc", "show-code", "cite-this-report"}  # the document's own
 
     def look(node: Node) -> list[Node] | None:
         block = pool.block(node)
@@ -198,13 +201,15 @@ class _References:
         label = canonical(target)
         if label not in self.labels and kind_of(label) not in ("", "sec"):
             raise ExportError(f"{self.place} refers to #{target}, which nothing bears as its label")
+        if label not in self.labels and f"{label}-1" in self.labels:  # whose own name is taken
+            label = f"{label}-1"
         if label not in self.labels:
             slug = _slug(target.replace("-", " "))
             if slug not in self.labels:
                 self.journal.warn(self.place, f"the link to #{target} leads nowhere and is left out")
                 return shown
             label = slug
-        if said in WORDS:
+        if said in WORDS and self.labels[label]:
             if not self.labels[label].startswith(said):
                 raise ExportError(f"{self.place} calls #{target} a {said}; it is {self.labels[label]}")
             return [link(f"#{label}", [{"t": "Str", "c": self.labels[label]}])]
@@ -222,6 +227,10 @@ class _References:
                         f"{self.place} refers to @{citation['citationId']}, which nothing bears as its label"
                     )
                 number = self.labels[label]
+                if not number:
+                    number = NAMES[kind_of(label)]
+                    self.journal.warn(self.place, f"@{citation['citationId']} has no number: what bears this label is "
+                                      f"no {number.lower()} that the report counts")  # fmt: skip
                 alone = citation["citationMode"]["t"] == "SuppressAuthor"
                 words_shown = [{"t": "Str", "c": re.split("\N{NO-BREAK SPACE}", number)[-1] if alone else number}]
                 nodes += [*inlines(", " if nodes else ""), *citation["citationPrefix"],

@@ -68,6 +68,9 @@ def foreign(svg: str, warn: Callable[[str], None]) -> str:
 
     Raises ExportError for no drawing."""
     root = _parsed(svg, "a drawing")
+    for node in root.iter():  # as it may stand inside a page, but not in a file of its own
+        if not node.tag.startswith("{"):
+            node.tag = f"{{{NAMESPACE}}}{node.tag}"
     if _name(root) != "svg":
         raise ExportError("a drawing that is no valid SVG")
     if "<?xml-stylesheet" in svg:

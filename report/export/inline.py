@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 
 from .origin import ExportError, Place
 from .reading import exercises, load, place_of, tags_of
-from .words import FENCES
+from .words import FENCES, SPANS
 
 MIME = "application/vnd.report.inline+json"
 EXPRESSION = re.compile(
@@ -49,7 +49,8 @@ del _numbers_of_the_text"""
 
 def expressions(markdown: str) -> list[str]:
     """The expressions of a Markdown text, in its order."""
-    prose = FENCES.sub("", markdown)
+    prose = re.sub(r"<!--.*?-->", "", FENCES.sub("", markdown), flags=re.DOTALL)
+    prose = SPANS.sub(lambda span: span[0] if EXPRESSION.fullmatch(span[0]) else "", prose)
     return [" ".join(match["code"].split()) for match in EXPRESSION.finditer(prose)]
 
 

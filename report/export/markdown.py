@@ -5,10 +5,11 @@ import re
 
 from . import sanitize
 from .parts import Text, canonical
-from .words import outside_code
+from .words import FENCES, outside_code
 
 ENVIRONMENTS = "equation|align|gather|multline|eqnarray|alignat|flalign|displaymath|math|aligned|gathered|split|cases"
 BARE = rf"(?<!\$)^[ \t]*(\\begin\{{({ENVIRONMENTS})(\*?)\}}.*?\\end\{{\2\3\}})[ \t]*$(?!\s*\$\$)"
+LABELLED = r"\$\$((?:(?!\$\$).)*?)\\label\{([^}\n]+)\}((?:(?!\$\$).)*?)\$\$"
 REFERRED = r"\$?\\(?:eqref|ref|autoref|cref)\{([^}\n]+)\}\$?"
 MACRO = re.compile(
     r"\\(?:re|provide)?newcommand\*?\s*\{?\\(\w+)\}?(?:\[(\d)\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
@@ -16,9 +17,14 @@ MACRO = re.compile(
 )
 
 
+SPACED = r"(?<![\\$])\$(?=[^$\n]*[\\^_=])(?!\$)[ \t]*([^$\n]*?[^$\s])[ \t]*(?<!\\)\$(?![\d$])"
+TABLE = r"^([^\n|]*\S[^\n|]*)\n(?=[ \t]*\|[^\n]*\|[ \t]*\n[ \t]*\|?[ :|-]*-[ :|-]*$)"
+FLAG = r"(?<![\w-])--(?=[A-Za-z])"
+
+
 def prepared(text: Text, definitions: dict[str, str]) -> str:
     """The Markdown that pandoc reads: bare LaTeX environments are formulas, `1)` begins a list, notes are at hand."""
-    markdown = text.markdown.replace("\0", "")
+    markdown = FENCES.sub(_plain_fence, text.markdown.replace("\0", ""))
 
     def formula(match: re.Match) -> str:
         body = match[1]
@@ -34,6 +40,11 @@ def prepared(text: Text, definitions: dict[str, str]) -> str:
     if "\\" in markdown:
         markdown = outside_code(BARE, formula, markdown)
         markdown = outside_code(REFERRED, lambda m: f"@{_equation_label(m[1])}", markdown)
+        markdown = outside_code(LABELLED, lambda m: f"$${m[1]}{m[3]}$$ {{#{_equation_label(m[2])}}}", markdown)
+    if "$" in markdown:  # as MathJax reads it, with spaces inside
+        markdown = outside_code(SPACED, r"$\1$", markdown)
+    markdown = outside_code(TABLE, r"\1\n\n", markdown)
+    markdown = outside_code(FLAG, r"\\-\\-", markdown)  # no dash
     markdown = outside_code(r"^([ ]{0,3}\d{1,3})\)(?=[ \t])", r"\1.", markdown)
     if "$" not in markdown:
         markdown = MACRO.sub("", markdown)
@@ -41,6 +52,13 @@ def prepared(text: Text, definitions: dict[str, str]) -> str:
     own = set(re.findall(r"^ {0,3}\[\^?([^\]\s]+)\]:", markdown, re.MULTILINE))
     shared = [definitions[name] for name in sorted(used - own) if name in definitions]
     return "\n\n".join([markdown, *shared])
+
+
+def _plain_fence(block: re.Match) -> str:
+    """A block of code whose first line names its language and nothing else: {python}, or what other tools add."""
+    first, *rest = block[0].split("\n", 1)
+    opened = re.match(r"( {0,3}(?:`{3,}|~{3,}))[ \t]*\{?[.=]?([\w+#-]*)", first)
+    return "\n".join([f"{opened[1]}{opened[2]}", *rest]) if opened else block[0]
 
 
 def _embedded(drawing: re.Match) -> str:

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from . import inline
 from .origin import ExportError
-from .reading import HEADING, exercises, level, place_of, read, section, tags_of
+from .reading import begins, exercises, level, place_of, read, section, tags_of
 
 LEFT_BEHIND = {"parameters", "injected-parameters", "setup", "papermill-error-cell-tag"}
 CLOSING = re.compile(
@@ -54,7 +54,7 @@ def text_of(cells: list[NotebookNode]) -> list[NotebookNode]:
 
 def _title(cell: NotebookNode) -> str:
     """The words of a heading of the first level."""
-    return HEADING.match(cell.source.lstrip())[2] if level(cell) == 1 else ""  # type: ignore[index]
+    return begins(cell)[1] if level(cell) == 1 else ""
 
 
 def _has_output(cell: NotebookNode) -> bool:

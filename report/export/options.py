@@ -2,20 +2,23 @@
 
 import dataclasses
 import difflib
+import re
 
 import yaml
 
 from .origin import Journal, Place
 from .parts import canonical
 
+OPTION = re.compile(r"#\s?\| ?")
 KNOWN = ("label", "fig-cap", "fig-alt", "tbl-cap", "lst-cap", "lst-label", "echo", "output", "include", "warning")
 # Quarto knows them; they would change nothing here, or nothing that an author would miss.
 PASSED = set(
-    "eval error code-fold code-summary code-line-numbers code-overflow classes column fig-width fig-height fig-align "
-    "fig-pos fig-subcap fig-format fig-dpi fig-column fig-env fig-link tbl-subcap tbl-colwidths tbl-column layout "
+    "error code-fold code-line-numbers code-overflow classes column fig-width fig-height fig-align "
+    "fig-pos fig-format fig-dpi fig-column fig-env fig-link tbl-colwidths tbl-column layout "
     "layout-ncol layout-nrow layout-align layout-valign fig-asp out-width out-height panel renderings tags id cache "
-    "slideshow message results title".split()
+    "slideshow message results".split()
 )
+WORDY = ("fig-subcap", "tbl-subcap", "code-summary", "title")  # would be missed
 TAGS = {
     "remove-input": {"echo": False}, "remove_input": {"echo": False}, "hide-input": {"echo": False},
     "hide_input": {"echo": False}, "remove-output": {"output": False}, "remove_output": {"output": False},
@@ -43,29 +46,37 @@ class Options:
 def parse(source: str, tags: set[str], place: Place, journal: Journal) -> tuple[Options, str]:
     """(the options, the code without them)."""
     lines = source.split("\n")
-    count = 0
-    while count < len(lines) and (lines[count].startswith("#|") or count and not lines[count].strip() and
-                                  any(line.startswith("#|") for line in lines[count:])):  # fmt: skip
+    begin = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("%%")), 0)
+    count = begin
+    while count < len(lines) and (OPTION.match(lines[count]) or count > begin and not lines[count].strip() and
+                                  any(OPTION.match(line) for line in lines[count:])):  # fmt: skip
         count += 1
-    code = "\n".join(lines[count:]).strip("\n")
+    code = "\n".join(lines[:begin] + lines[count:]).strip("\n")
     values: dict = {}
     for tag in tags & TAGS.keys():
         values |= TAGS[tag]
-    if count:
+    if count > begin:
         try:
-            given = yaml.safe_load("\n".join(line.removeprefix("#|").removeprefix(" ") for line in lines[:count])) or {}
+            given = yaml.safe_load("\n".join(OPTION.sub("", line) for line in lines[begin:count])) or {}
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            journal.warn(place.at(mark.line + 1 if mark else 1), "its cell options are no YAML and have no effect; "
-                         "put a text with a colon into quotes")  # fmt: skip
+            line = begin + mark.line + 1 if mark else 1
+            says = "its cell options are no YAML and have no effect; put a text with a colon into quotes"
+            journal.warn(place.at(line), says)
             given = {}
         if not isinstance(given, dict):
             journal.warn(place, f"its cell options are no pairs `#| key: value` but {given!r}")
             given = {}
         for key, value in given.items():
+            if "{python}" in str(value):
+                journal.warn(place, f"the cell option {key!r} holds an expression, which is computed in Markdown only")
             if key in KNOWN:
                 values[str(key).replace("-", "_")] = _typed(str(key), value, place, journal)
-            elif key not in PASSED:
+            elif key in WORDY:
+                journal.warn(place, f"the cell option {key!r} has no effect here, and what it says is left out")
+            elif key == "eval" and value is False:
+                journal.warn(place, "the cell option 'eval: false' has no effect: every cell of a report is executed")
+            elif key not in (*PASSED, "eval"):
                 close = difflib.get_close_matches(str(key), KNOWN, 1)
                 journal.warn(
                     place, f"the cell option {key!r} is not known" + (f"; is {close[0]!r} meant?" if close else "")

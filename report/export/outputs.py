@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
 from . import pictures, sanitize, tables, terminal
@@ -17,7 +17,12 @@ from .parts import Block, Html, Pool, Text, canonical
 MIME = "application/vnd.report+json"  # report_lib's; no import, so that any notebook can be exported
 NEEDS = {"figure": ("caption", "alt", "svg"), "table": ("caption", "header"), "listing": ("caption", "code")}
 PYTHON_WARNING = re.compile(r"^(?:.+?:\d+: )?(\w*Warning): (.*)$")
-BARE = re.compile(r"<(?:[\w.]+\.)?\w+(?: object(?: at 0x[0-9a-f]+)?| at 0x[0-9a-f]+)>|<IPython\.[^>]*>")
+BARE = re.compile(
+    r"<(?:[\w.]+\.)?\w+(?: object(?: at 0x[0-9a-f]+)?| at 0x[0-9a-f]+)>|<IPython\.[^>]*>"
+    r"|alt\.\w+\(\.\.\.\)|<Vega(?:Lite)? \d+ object>.*|:[A-Z]\w*\s+\[.*",  # Altair, HoloViews
+    re.DOTALL,
+)
+PIPES = re.compile(r"^[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$", re.MULTILINE)
 # What a plotting call returns stands beside its picture in every notebook, and in no report.
 RETURNED = re.compile(
     r"<Axes|<Figure|matplotlib|BarContainer|Text\(|<seaborn|array\(\[<Axes|\[?<[\w.]+ at 0x|0x[0-9a-f]{6,}"
@@ -60,10 +65,13 @@ def read(cell: NotebookNode, context: Cell) -> list[Piece]:
             pieces += _stream(output, context)
         elif not (has_picture and output.output_type == "execute_result" and _returned(output.data)):
             pieces += _bundle(output, context)
-    if context.options.fig_cap and not context.shown:
-        context.warn("it has a fig-cap, but shows no picture")
-    if context.options.tbl_cap and not context.tabled:
-        context.warn("it has a tbl-cap, but shows no table")
+    for option, captions, shown in (("fig-cap", context.options.fig_cap, context.shown),
+                                    ("tbl-cap", context.options.tbl_cap, context.tabled)):  # fmt: skip
+        kind = "picture" if option == "fig-cap" else "table"
+        if captions and not shown:
+            context.warn(f"it has a {option}, but shows no {kind}")
+        elif len(captions) > shown:
+            context.warn(f"its {option} has {len(captions)} texts, of which {shown} are used: so many {kind}s it shows")
     return pieces
 
 
@@ -131,7 +139,7 @@ def _bundle(output: NotebookNode, context: Cell) -> list[Piece]:
     if "text/html" in data and (pieces := _html(data, output, context)) is not None:
         return pieces
     if "text/markdown" in data:
-        return [Text(data["text/markdown"], context.place, context.folders)]
+        return [Text(_captioned(data["text/markdown"], context), context.place, context.folders)]
     if "text/latex" in data:
         return [Text(_formula(data["text/latex"]), context.place)]
     for mime in ORDER:
@@ -189,6 +197,9 @@ def _cleaned(markup: str, context: Cell) -> list[Piece]:
     soup = BeautifulSoup(markup, "html.parser")
     styles = "\n".join(style.get_text() for style in soup.find_all("style"))
     for table in tables.tables(soup):
+        if table.find("img") or table.find("a", href=True) or "\ufdd0" in table.get_text():  # more than words
+            _with_caption(table, soup, context)
+            continue
         block, lost = tables.block(table, styles)
         for words in lost:
             context.warn(f"a table: {words}")
@@ -204,11 +215,34 @@ def _captioned_table(block: Block, context: Cell) -> list[Block]:
     captions, number = context.options.tbl_cap, context.tabled
     context.tabled += 1
     caption = captions[number] if number < len(captions) else block.content.get("own_caption", "")
-    if caption:
+    if caption or context.options.label.startswith("tab-") and not number:
         block.label = _label("tab", number, context)
         block.content["caption"] = caption
+        if not caption:
+            context.warn(f"the table {block.label!r} has no caption; give it one with `#| tbl-cap: ...`")
     block.place = context.place
     return [block]
+
+
+def _with_caption(table: Tag, soup: BeautifulSoup, context: Cell) -> None:
+    """Gives a table that stays HTML the caption of the options, and its label as Markdown has it."""
+    captions, number = context.options.tbl_cap, context.tabled
+    context.tabled += 1
+    if number < len(captions):
+        for old in table.find_all("caption"):
+            old.extract()
+        caption = soup.new_tag("caption")
+        caption.string = f"{captions[number]} {{#{_label('tab', number, context)}}}"
+        table.insert(0, caption)
+
+
+def _captioned(markdown: str, context: Cell) -> str:
+    """Markdown that is a table, with the caption of the options."""
+    captions, number = context.options.tbl_cap, context.tabled
+    if not PIPES.search(markdown) or number >= len(captions):
+        return markdown
+    context.tabled += 1
+    return f"{markdown.rstrip()}\n\n: {captions[number]} {{#{_label('tab', number, context)}}}"
 
 
 def _label(kind: str, number: int, context: Cell) -> str:
@@ -262,7 +296,12 @@ def _formula(latex: str) -> str:
         return text
     if re.match(r"\\begin\{tabular", text):
         return f"```\n{text}\n```"
-    return "$$" + text.strip("$").strip().removeprefix(r"\displaystyle").strip() + "$$"
+    whole = re.fullmatch(r"\$\$(.*)\$\$|\$(.*)\$|\\\[(.*)\\\]|\\\((.*)\\\)", text, re.DOTALL)
+    inner = next((part for part in whole.groups() if part is not None), "") if whole else text
+    if re.search(r"\$|\\[(\[]", inner):  # words with formulas in them
+        text = re.sub(r"\\\[(.*?)\\\]", r"$$\1$$", text, flags=re.DOTALL)
+        return re.sub(r"\\\((.*?)\\\)", r"$\1$", text, flags=re.DOTALL)
+    return "$$" + inner.strip().removeprefix(r"\displaystyle").strip() + "$$"
 
 
 def part(content: dict, context: Cell) -> Piece:

@@ -92,7 +92,8 @@ class Pool:
 def canonical(label: str) -> str:
     """tbl-x and tab-x are the same label; what no format could hold becomes a hyphen."""
     label = re.sub(r"^.*\d{5}\.md__", "", label.strip().lstrip("#"))  # pandoc's name of the text it stands in
-    label = re.sub(r"[^\w-]+", "-", label).strip("-")
+    label = "".join(sign if sign == "-" or f"a{sign}".isidentifier() else "-" for sign in label)
+    label = re.sub(r"-{2,}", "-", label).strip("-")
     return re.sub(r"^(?:tbl|tab)-", "tab-", label, flags=re.IGNORECASE) if label else label
 
 

@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import fonts, tables
+from . import fonts, formulas, tables
 from .assemble import REFERENCES, Document
 from .metadata import Metadata
 from .origin import ExportError
-from .pandoc import Blocks, Node, para, plain, raw_inline
+from .pandoc import Blocks, Node, every, para, plain, raw_inline, stringify
 from .parts import Block, Cell
 from .pictures import LINE, Picture
 from .render import Renderer, plain_text
@@ -21,11 +21,10 @@ SHORT = 20  # signs of a cell that stay on one line
 SIDES = {"l": "left", "c": "center", "r": "right"}
 FULL_LINE = 74  # characters of the widest cells of all columns, beyond which a table is wider than a page
 SIGN = 0.52  # of the size of a letter is its width, on average
-LONG = 25  # rows that may not fit a page
 SIZE = 9.0  # points of a table's type
 SMALLEST = 4.5  # points of type that can be read
 MARK = "\n//\ufdd2\n"
-FLOATS = re.compile(r"\A\s*(?:#\[#show figure[^\n]*\n)?#figure\(")
+FLOATS = re.compile(r"\A\s*#figure\(")
 PPI = 24  # of the pages that are looked at for holes
 FOOT = 842 - 54  # points from the top of a page at which its text ends
 TOP = 110  # points from the top of a page within which stands what was moved there, a heading above it or none
@@ -35,8 +34,8 @@ SPLIT = 7.0  # points of type of a table that is set in parts
 
 
 def quote(text: str) -> str:
-    """`text` as a Typst string, in which nothing has a meaning but the backslash and the quote."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """`text` as a Typst string on one line, in which nothing has a meaning but the backslash and the quote."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 class Pdf(Renderer):
@@ -45,6 +44,15 @@ class Pdf(Renderer):
     def __init__(self, document: Document) -> None:
         super().__init__(document)
         self.files: dict[str, bytes] = {}
+        shown = [item.content if isinstance(item, Block) else item for item in document.pool.items]
+        known = [(node["c"][0]["t"], node["c"][1]) for node in every([document.tree, shown], "Math")]
+        known += [("DisplayMath", block.content["tex"]) for block in document.pool.blocks() if block.kind == "equation"]
+        self.formulas, unread = formulas.typeset(known)
+        self._say(unread)
+        self.failed |= unread
+
+    def formula(self, node: Node) -> list[Node]:
+        return [raw_inline(self.target, self.formulas[node["c"][0]["t"], node["c"][1]])]
 
     def source(self, metadata: Metadata) -> str:
         names = ", ".join(quote(person.name) for person in metadata.authors)  # PDF metadata take text, not markup
@@ -71,14 +79,14 @@ class Pdf(Renderer):
 
             def holes(text: str) -> dict[str, float]:
                 made = compiler(text)
-                places = json.loads(made.query("<places>", field="value", one=True))
+                places = json.loads(made.query("<report:places>", field="value", one=True))
                 return _holes(_pages(made.compile(format="png", ppi=PPI)), places)
 
             try:
                 document = compiler(_filled(source, holes))
                 return document.compile(format="pdf", timestamp=0), _pages(document.compile(format="png", ppi=110))[0]  # type: ignore[return-value]
-            except typst.TypstError as error:
-                raise ExportError(f"Typst refuses the document: {error}") from error
+            except RuntimeError as error:
+                raise ExportError(f"Typst refuses the document: {' '.join(str(error).split())[:300]}") from error
 
     def body(self) -> Blocks:
         """The blocks with a mark after each, so that _filled() can move what leaves a hole."""
@@ -97,7 +105,7 @@ class Pdf(Renderer):
         images = [self._image(picture) for picture in block.content["pictures"]]
         shown = images[0] if len(images) == 1 else f"stack(spacing: 8pt, {', '.join(images)})"
         if not block.label:
-            return [self.raw(f"#align(center, block(breakable: false, {shown}))")]
+            return [self.raw(f"#align(center, kept({shown}))")]
         return self._figure(block, shown)
 
     def image(self, block: Block) -> list[Node]:
@@ -108,7 +116,7 @@ class Pdf(Renderer):
         tex = block.content["tex"]
         if tex in self.failed:
             return [plain([{"t": "Code", "c": [["", [], []], tex]}, raw_inline(self.target, f" #[] <{block.label}>")])]
-        formula = {"t": "Math", "c": [{"t": "DisplayMath"}, tex]}
+        formula = raw_inline(self.target, self.formulas["DisplayMath", tex])
         opened = raw_inline(self.target, f'#[#set math.equation(numbering: _ => "({number})")\n')
         return [plain([opened, formula, raw_inline(self.target, f" <{block.label}>]")])]
 
@@ -118,21 +126,23 @@ class Pdf(Renderer):
             opened = self.raw(f"{'[' if block.label else ''}#wide({self._table(content, 0.0)})")
             notes = [self.raw("#notes["), *map(para, content.get("notes", [])), self.raw("]")]
             ours = [opened, *notes * bool(content.get("notes")), self.raw("]" if block.label else "")]
-            return self._tabular(block, ours, len(content["rows"]))
+            return self._tabular(block, ours)
         widths = _widths(content)
         signs = sum(widths)
         size = LINE / signs if signs else SIZE
         parts = tables.split(content, widths, LINE / SPLIT) if size < SMALLEST else []
+        if not parts:
+            self._check_wide(block, size)
         if parts:
             shown = ", ".join(self._table(part | {"foreign": True}, SPLIT) for part in parts)
             inner = f"stack(spacing: 8pt, {shown})"
         else:
             inner = self._table(content, 0.0 if size >= SIZE else max(size, SMALLEST))
-        if len(content["rows"]) <= LONG and not block.label:
-            inner = f"block(breakable: false, {inner})"
-        return self._tabular(
-            block, [self.raw(inner if block.label else f"#align(center, {inner})")], len(content["rows"])
-        )
+        return self._tabular(block, [self.raw(inner if block.label else f"#align(center, kept({inner}))")])
+
+    def _check_wide(self, block: Block, size: float) -> None:
+        if size < SMALLEST:
+            self.document.journal.warn(block.place, "a table is wider than a page of the PDF; show fewer columns")
 
     def _table(self, content: dict, size: float) -> str:
         """The table in Typst, in a smaller type where `size` is one."""
@@ -157,40 +167,37 @@ class Pdf(Renderer):
 
     def grid(self, block: Block) -> list[Node]:
         inner = self.placed([block.content["table"]])
-        rows = sum(len(body[3]) for body in block.content["table"]["c"][4])
-        if not block.label:
-            return inner
-        return self._tabular(block, [self.raw("["), *inner, self.raw("]")], rows)
+        size = LINE / max(1, _signs(block.content["table"]))
+        if size < SIZE:
+            self._check_wide(block, size)
+            opened = self.raw(f"#[#show table: set text({max(size, SMALLEST):.1f}pt); #set table(inset: 2pt)")
+            inner = [opened, *inner, self.raw("]")]
+        return self._tabular(block, [self.raw("["), *inner, self.raw("]")]) if block.label else inner
 
     def listing(self, block: Block) -> list[Node]:
-        code = f'raw({quote(block.content["code"])}, block: true, lang: "python")'
-        return self._captioned(block, [self.raw(code)], "raw", block.content["code"].count("\n") >= 40)
+        code = f'raw({quote(_breakable(block.content["code"]))}, block: true, lang: "python")'
+        return self._captioned(block, [self.raw(code)], "raw")
 
     def code(self, block: Block) -> list[Node]:
         if not block.content["shown"]:
             return []
         python = ', lang: "python"' if block.content["language"].startswith(("py", "ipython")) else ""
-        code = f"raw({quote(block.content['code'].strip(chr(10)))}, block: true{python})"
+        code = f"raw({quote(_breakable(block.content['code'].strip(chr(10))))}, block: true{python})"
         return [self.raw(f"#printing({code})" if block.content.get("printing") else f"#{code}")]
 
     def output(self, block: Block) -> list[Node]:
-        # A run of signs longer than a line may break anywhere, or it would leave the page.
-        text = re.sub(r"\S{81,}", lambda match: "\u200b".join(match[0]), plain_text(block.content["lines"]))
+        text = _breakable(plain_text(block.content["lines"]))
         return [self.raw(f"#output({quote(text)}, {str(bool(block.content.get('printed'))).lower()})")]
 
     def _figure(self, block: Block, picture: str) -> list[Node]:
-        return self._captioned(block, [self.raw(picture)], "image", False)
+        return self._captioned(block, [self.raw(picture)], "image")
 
-    def _tabular(self, block: Block, inner: list[Node], rows: int) -> list[Node]:
-        if not block.label:
-            return inner
-        return self._captioned(block, inner, "table", rows > LONG)
+    def _tabular(self, block: Block, inner: list[Node]) -> list[Node]:
+        return self._captioned(block, inner, "table") if block.label else inner
 
-    def _captioned(self, block: Block, inner: list[Node], kind: str, long: bool) -> list[Node]:
-        # A short one moves to the next page whole; only one that may not fit a page is broken.
-        opened = "#[#show figure: set block(breakable: true)\n#figure(" if long else "#figure("
-        closed = f"], kind: {kind}, supplement: none, numbering: none) <{block.label}>" + ("]" if long else "")
-        return [self.raw(opened), *inner, self.raw(", caption: ["), plain(self.caption(block)), self.raw(closed)]
+    def _captioned(self, block: Block, inner: list[Node], kind: str) -> list[Node]:
+        closed = f"], kind: {kind}, supplement: none, numbering: none) <{block.label}>"
+        return [self.raw("#figure("), *inner, self.raw(", caption: ["), plain(self.caption(block)), self.raw(closed)]
 
     def _image(self, picture: Picture) -> str:
         name = self._file(picture.data, picture.ending)
@@ -274,6 +281,28 @@ def _hole(page: bytes) -> float:
         dark = np.flatnonzero(np.asarray(image.convert("L")).min(axis=1) < 128) * 72 / PPI
     foot = FOOT - 2
     return float(foot - dark[dark < foot].max(initial=0))
+
+
+def _breakable(text: str) -> str:
+    """A run of signs longer than a line may break anywhere, or it would leave the page."""
+    return re.sub(r"\S{81,}", lambda match: "\u200b".join(match[0]), text)
+
+
+def _signs(table: Node) -> float:
+    """About how wide a table of Markdown is, in letters: of each column the longest cell, whose words may break."""
+    longest: dict[int, int] = {}
+    for row in _rows(table["c"]):
+        for at, cell in enumerate(row[1]):
+            text = stringify(cell[4])
+            need = len(text) if len(text) <= SHORT else max(*map(len, text.split()), min(len(text), 28))
+            longest[at] = max(longest.get(at, 0), need)
+    return SIGN * (sum(longest.values()) + 2 * len(longest))
+
+
+def _rows(content: list) -> list:
+    """The rows of pandoc's table, [attributes, cells] each."""
+    head, bodies = content[3][1], content[4]
+    return [*head, *(row for body in bodies for row in [*body[2], *body[3]])]
 
 
 def _tied(text: str) -> str:

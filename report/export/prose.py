@@ -52,15 +52,9 @@ class _Meaning:
         return handler(node["c"]) if handler and "c" in node else None
 
     def _code(self, content: list) -> list[Node] | None:
-        if not (found := re.match(r"\{python\}\s+(.*)", content[1], re.DOTALL)):
-            return [{"t": "Code", "c": [["", [], []], content[1]]}]
-        expression = " ".join(found[1].split())
-        at = next((n for n, value in enumerate(self.values) if value["expression"] == expression), None)
-        if at is None:
-            return [{"t": "Code", "c": [["", [], []], content[1]]}]
-        same = sum(value["expression"] == expression for value in self.values) > 1
-        value = self.values.pop(at) if same else self.values[at]
-        return inlines(" ".join(str(value["text"]).split(" ")))
+        found = re.match(r"\{python\}\s+(.*)", content[1], re.DOTALL)
+        value = self._value(found[1]) if found else None
+        return [{"t": "Code", "c": [["", [], []], content[1]]}] if value is None else inlines(value)
 
     def _codeblock(self, content: list) -> list[Node]:
         (_, classes, _), code = content
@@ -74,6 +68,8 @@ class _Meaning:
         if len(content) == 2 and content[0]["t"] == "Image" and content[1]["t"] == "Str" and (
                 label := ATTRIBUTED.fullmatch(content[1]["c"])):  # fmt: skip
             return self._figure_of(content[0]["c"], [label[1]])
+        if shown := self._labelled_pictures(content):
+            return shown
         nodes: list[Node] = []
         rest: list[Node] = []
         at = 0
@@ -98,8 +94,40 @@ class _Meaning:
             return None
         return nodes + ([{"t": "Para", "c": self.of(rest)}] if stringify(rest).strip() else [])
 
+    def _plain(self, content: list[Node]) -> list[Node] | None:
+        return self._labelled_pictures(content) or None
+
+    def _labelled_pictures(self, content: list[Node]) -> list[Node]:
+        """A paragraph of pictures of which one has a label, as a figure each; nothing for any other."""
+        found: list[tuple[list, list[str]]] = []
+        for node in content:
+            label = ATTRIBUTED.fullmatch(node["c"]) if node["t"] == "Str" else None
+            if node["t"] == "Image":
+                found.append((node["c"], []))
+            elif label and found:
+                found[-1][1].append(label[1])
+            elif node["t"] not in ("Space", "SoftBreak"):
+                return []
+        labels = [canonical(label[0] if label else picture[0][0]) for picture, label in found]
+        if not any(kind_of(label) == "fig" for label in labels):
+            return []
+        return [node for picture, label in found for node in self._figure_of(picture, label)]
+
+    def _value(self, expression: str) -> str | None:
+        """What an expression in the text has come to."""
+        expression = " ".join(expression.split())
+        at = next((n for n, value in enumerate(self.values) if value["expression"] == expression), None)
+        if at is None:
+            return None
+        same = sum(value["expression"] == expression for value in self.values) > 1
+        return str((self.values.pop(at) if same else self.values[at])["text"])
+
+    def _computed(self, text: str) -> str:
+        """`text` with the values of its expressions."""
+        return re.sub(r"`\{python\}\s+([^`]+)`", lambda m: self._value(m[1]) or m[0], text)
+
     def _math(self, content: list) -> list[Node]:
-        tex = markdown.expanded(content[1], self.known)
+        tex = markdown.expanded(self._computed(content[1]), self.known)
         return [{"t": "Math", "c": [content[0], tex]}] if tex.strip() else []
 
     def _image(self, content: list) -> list[Node]:
@@ -109,6 +137,7 @@ class _Meaning:
     def _picture(self, content: list) -> pictures.Picture | None:
         (_, _, attributes), words, (source, _) = content
         given = dict(attributes)
+        words = walk(words, lambda node: self._code(node["c"]) if node["t"] == "Code" else None)  # type: ignore
         alt = given.get("fig-alt") or given.get("alt") or stringify(words).strip()
         if not alt or re.fullmatch(r"[\w. -]+\.(?:png|jpe?g|gif|svg|webp|bmp)", alt, re.IGNORECASE):
             self.warn(f"the picture {source[:60]!r} has no alternative text; write it between the square brackets")

@@ -17,6 +17,8 @@ INSERTED = {
     "papermill-error-cell-tag",
 }  # by papermill and by inline.py, not by authors
 DIRTY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\ufdd0-\ufdef]")
+ASIDE = re.compile(r"\A(?:\s|<!--.*?-->|<a\b[^>]*>\s*</a>)*", re.DOTALL)
+UNDERLINED = re.compile(r"^(?![#>|`~<*+-])([^\n]*\S[^\n]*)\n(=+|-{2,})[ \t]*$", re.MULTILINE)
 HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t#]*(?:\{[^}\n]*\})?[ \t]*$", re.MULTILINE)
 
 
@@ -53,8 +55,7 @@ def read(path: Path) -> list[NotebookNode]:
     for cell in notebook.cells:
         tags = set(cell.metadata.get("tags", []))
         count += not tags & INSERTED
-        begins = HEADING.match(cell.source.lstrip()) if cell.cell_type == "markdown" else None
-        place = Place(name, count, begins[2].strip() if begins else heading)
+        place = Place(name, count, begins(cell)[1] or heading)
         cell.metadata["report"] = {"place": dataclasses.asdict(place), "folders": folders}
         if cell.cell_type == "markdown" and (found := HEADING.findall(cell.source)):
             heading = found[-1][1].strip()
@@ -72,8 +73,19 @@ def section(cells: list[NotebookNode], begin: int) -> int:
 
 def level(cell: NotebookNode) -> int:
     """Of the heading that a cell begins with; 0 for none."""
-    begins = HEADING.match(cell.source.lstrip()) if cell.cell_type == "markdown" else None
-    return len(begins[1]) if begins else 0
+    return begins(cell)[0]
+
+
+def begins(cell: NotebookNode) -> tuple[int, str]:
+    """(level, words) of the heading that a cell begins with, behind comments and anchors; (0, "") for none."""
+    if cell.cell_type != "markdown":
+        return 0, ""
+    source = ASIDE.sub("", cell.source, count=1)
+    if found := HEADING.match(source):
+        return len(found[1]), found[2].strip()
+    if found := UNDERLINED.match(source):
+        return (1 if found[2][0] == "=" else 2), found[1].strip()
+    return 0, ""
 
 
 def tags_of(cell: NotebookNode) -> set[str]:

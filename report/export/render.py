@@ -25,6 +25,8 @@ class Renderer:
         def change(node: Node) -> list[Node] | None:
             if node["t"] == "Math" and node["c"][1] in self.failed:
                 return [{"t": "Code", "c": [["", [], []], node["c"][1]]}]
+            if node["t"] == "Math":
+                return self.formula(node)
             block = self.document.pool.block(node)
             if block is None:
                 return None
@@ -35,6 +37,10 @@ class Renderer:
 
     def body(self) -> Blocks:
         return self.placed(self.document.tree)
+
+    def formula(self, node: Node) -> list[Node] | None:
+        """A formula in the format's language; None where pandoc's is that."""
+        return None
 
     def raw(self, text: str) -> Node:
         return pandoc.raw(self.target, text)

@@ -12,7 +12,10 @@ NUMERIC = re.compile(
     r"\.\.\.|\u2026|-|",
     re.IGNORECASE,
 )
-COLOUR = re.compile(r"#[0-9a-fA-F]{3}(?:[0-9a-fA-F]{3})?|rgb\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)|[a-z]{3,20}")
+COLOUR = re.compile(
+    r"#[0-9a-fA-F]{3}(?:[0-9a-fA-F]{3}(?:[0-9a-fA-F]{2})?)?|[a-z]{3,20}"
+    r"|rgba?\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*(?:,\s*[\d.]+\s*)?\)"
+)
 FIGURE = re.compile(r"([+\u2212-]?\d[\d,]*(?:\.\d+)?)")
 MONO = re.compile(r"^[0-9a-f]{10,64}\b|(?:^|\s)--\w|^python\b.*\s-")
 RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
@@ -135,6 +138,8 @@ def _cell(tag: Tag, shades: dict[str, dict[str, str]]) -> Cell:
         line.replace_with("\n")
     for made in tag.find_all(["script", "style"]):
         made.extract()
+    for inner in tag.find_all(["p", "div", "li"]):
+        inner.append(" ")
     words = " ".join(tag.get_text().split(" ")).strip()
     looks = {name: value for key in str(tag.get("id", "")).split() for name, value in shades.get(key, {}).items()}
     looks |= _declared(str(tag.get("style", "")))
@@ -161,13 +166,18 @@ def _declared(style: str) -> dict[str, str]:
 
 
 def hexadecimal(colour: str) -> str:
-    """A CSS colour as #rrggbb, or "" where it is none."""
+    """A CSS colour as #rrggbb, on white where light falls through it, or "" where it is none."""
     from PIL import ImageColor
 
+    seen = 1.0
+    if found := re.fullmatch(r"rgba\((.*),\s*([\d.]+)\s*\)", colour):
+        colour, seen = f"rgb({found[1]})", min(1.0, float(found[2].rstrip(".") or 0))
     try:
-        return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(colour)[:3])
+        *rgb, alpha = (*ImageColor.getrgb(colour), 255)[:4]
     except ValueError:
         return ""
+    seen *= alpha / 255
+    return "#{:02x}{:02x}{:02x}".format(*(round(255 - seen * (255 - part)) for part in rgb))
 
 
 def _shades(styles: str) -> tuple[dict[str, dict[str, str]], str]:
