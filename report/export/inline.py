@@ -20,8 +20,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from .origin import ExportError, Place
-from .reading import exercises, load, place_of, tags_of
-from .words import FENCES, SPANS
+from .reading import FENCES, exercises, load, place_of, tags_of
+from .words import SPANS
 
 MIME = "application/vnd.report.inline+json"
 EXPRESSION = re.compile(

@@ -5,7 +5,8 @@ import re
 
 from . import sanitize
 from .parts import Text, canonical
-from .words import FENCES, outside_code
+from .reading import FENCES
+from .words import outside_code
 
 ENVIRONMENTS = "equation|align|gather|multline|eqnarray|alignat|flalign|displaymath|math|aligned|gathered|split|cases"
 BARE = rf"(?<!\$)^[ \t]*(\\begin\{{({ENVIRONMENTS})(\*?)\}}.*?\\end\{{\2\3\}})[ \t]*$(?!\s*\$\$)"

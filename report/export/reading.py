@@ -17,6 +17,8 @@ INSERTED = {
     "papermill-error-cell-tag",
 }  # by papermill and by inline.py, not by authors
 DIRTY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\ufdd0-\ufdef]")
+FENCE = r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?^ {0,3}(?P=fence)[`~]*[ \t]*$|.*\Z)"
+FENCES = re.compile(FENCE, re.MULTILINE | re.DOTALL)
 ASIDE = re.compile(r"\A(?:\s|<!--.*?-->|<a\b[^>]*>\s*</a>)*", re.DOTALL)
 UNDERLINED = re.compile(r"^(?![#>|`~<*+-])([^\n]*\S[^\n]*)\n(=+|-{2,})[ \t]*$", re.MULTILINE)
 HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t#]*(?:\{[^}\n]*\})?[ \t]*$", re.MULTILINE)
@@ -57,7 +59,7 @@ def read(path: Path) -> list[NotebookNode]:
         count += not tags & INSERTED
         place = Place(name, count, begins(cell)[1] or heading)
         cell.metadata["report"] = {"place": dataclasses.asdict(place), "folders": folders}
-        if cell.cell_type == "markdown" and (found := HEADING.findall(cell.source)):
+        if cell.cell_type == "markdown" and (found := HEADING.findall(FENCES.sub("", cell.source))):
             heading = found[-1][1].strip()
         cells.append(cell)
     return cells

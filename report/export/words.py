@@ -9,11 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .origin import ExportError, Place
-from .reading import place_of, read
+from .reading import FENCE, FENCES, place_of, read
 
-FENCE = r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?^ {0,3}(?P=fence)[`~]*[ \t]*$|.*\Z)"
 SPAN = r"(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`)"
-FENCES = re.compile(FENCE, re.MULTILINE | re.DOTALL)
 SPANS = re.compile(SPAN, re.DOTALL)
 CODE = re.compile(f"{FENCE}|{SPAN}", re.MULTILINE | re.DOTALL)
 MATH = re.compile(r"\$\$.*?\$\$|\$(?! )[^$\n]+(?<! )\$(?!\d)", re.DOTALL)
