@@ -31,7 +31,11 @@ class StudyOptions:
     title: str | None = option(None, help="the report's title; not given: that of its metadata")
     subtitle: str | None = option(None, help="its subtitle, likewise; empty: none")
     course: str | None = option(None, help="the line below the authors, likewise")
-    presets: tuple[str, ...] = option(("corrected",), each=tuple(PRESETS), help="which presets are run")
+    presets: tuple[str, ...] = option(
+        ("corrected",),
+        each=tuple(PRESETS),
+        help="which presets are run; defects, ladder and controls need corrected among them",
+    )
     present: str = option("corrected", tuple(PRESETS), "the preset that the approach sections present")
     seeds: tuple[int, ...] = option((0,), each=Number(0, 2**31 - 1), help="one run of each preset per seed")
     probe_seeds: tuple[int, ...] = option(
