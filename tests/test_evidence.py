@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import made_up
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -467,3 +468,19 @@ def test_results_are_a_frame_of_a_row_per_run(study):
     frame = results([*made.runs("linear_probe"), *made.runs("full_finetune")])
     assert list(frame["seed"]) == [0, 1, 2, 0, 1, 2] and set(frame["approach"]) == set(made.approaches)
     assert frame["test_accuracy"].iloc[0] == made.first.info["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("height", "ends"), [(1.5, (1.24, 1.30)), (1.5, (0.0, 0.01)), (3.0, (1.0, 1.0)), (2.3, (0.2, 0.9))]
+)
+def test_the_names_at_the_ends_of_lines_never_lie_on_each_other(height, ends):
+    with style.styled():
+        fig, (axis, _) = plt.subplots(1, 2, figsize=(style.WIDTH, height))
+        for end in ends:
+            axis.plot([1, 10], [1.6, end])
+        axis.set(title="Loss", xlabel="epoch", ylim=(0, None))
+        style.name_ends(axis, {name: (end, "black") for name, end in zip(("one", "other"), ends, strict=True)})
+        fig.canvas.draw()
+        one, other = (text.get_window_extent() for text in axis.texts)
+    plt.close(fig)
+    assert not one.overlaps(other)

@@ -77,7 +77,8 @@ def draw_seeds(axis: plt.Axes, runs: Runs, column: str, line: str = "-", scale: 
 def name_ends(axis: plt.Axes, ends: Mapping[str, tuple[float, str]], away: float = 4) -> None:
     """Names each line at its right end, `away` points off, two lines' names at least a line of text apart."""
     axis.set_ylim(top=1.05 * axis.get_ylim()[1])
-    gap = 0.09 * (axis.get_ylim()[1] - axis.get_ylim()[0])
+    points = 0.85 * 72 * axis.bbox.height / axis.figure.dpi  # of the axis, about; it is laid out later
+    gap = 1.2 * plt.rcParams["font.size"] / points * (axis.get_ylim()[1] - axis.get_ylim()[0])
     right, last = axis.dataLim.x1, -np.inf
     for name, (height, colour) in sorted(ends.items(), key=lambda item: item[1][0]):
         last = max(height, last + gap)
