@@ -19,6 +19,10 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     monkeypatch.setattr(limit, "SIDES", (256,))
     scaling = {"images": [60, 120], "epochs": [1], "seeds": [1, 2], "network": ["mobilenet_v3_small"]}
     monkeypatch.setattr(growth, "SCALING", scaling)
+    monkeypatch.setattr(growth, "SEEDS_SIZE", 63)
+    shorter = {"epochs": 2}  # of both sides, where a whole run has ten
+    monkeypatch.setattr(bench, "answers", lambda images, weights, shared, *rest: answer.answers(
+        images, weights, shared | shorter, *rest))  # fmt: skip
     path = tmp_path / "speed.json"
     path.write_text(json.dumps(bench.bench(Config(image_size=63), "cpu", 0.0, 120)))
     measured = show.read(str(path))

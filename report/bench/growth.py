@@ -56,7 +56,8 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
     rows = []
     for approach, varied, value in tqdm(points, "how cost grows", unit="run"):
         pipe, other = context.Pipe()
-        process = context.Process(target=point, args=(other, source, weights, device, approach, varied, value))
+        where = (other, source, weights, device, size_of(varied))
+        process = context.Process(target=point, args=(*where, approach, varied, value))
         process.start()
         other.close()  # so that a process that fails ends the wait
         seconds, memory = pipe.recv()
@@ -75,12 +76,18 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
 
 
 def point(
-    pipe: Connection, source: str, weights_name: str, device: str, approach: str, varied: str, value: int | str
+    pipe: Connection,
+    source: str,
+    weights_name: str,
+    device: str,
+    size: int,
+    approach: str,
+    varied: str,
+    value: int | str,
 ) -> None:
     network = str(value) if varied == "network" else Config.network
     amounts = {"images": 1280 if approach == "linear_probe" else 160, "seeds": 1,
                "epochs": EPOCHS if approach == "linear_probe" else 1} | {varied: value}  # fmt: skip
-    size = size_of(varied)
     few = subset(data.load(source, size), int(amounts["images"]))
     weights = models.load_weights(weights_name if network == Config.network else "none", network)
     shared: dict = {"image_size": size, "network": network}
