@@ -207,7 +207,7 @@ LONG = pd.DataFrame({"n": range(1000, 1020), "text": ["many words " * 30] * 20})
 
 @pytest.mark.parametrize(
     ("cells", "count"),
-    [([frame(LONG)], 2), ([frame(LONG, '#| tbl-cap: "Long"\ndf')], 2), ([shown()] * 2, 1),
+    [([frame(LONG)], 2), ([frame(LONG, '#| tbl-cap: "Long"\ndf')], 2), ([shown(), shown()], 1),
      ([new_code_cell('#| fig-cap: "All"\n#| fig-alt: lines\nx', outputs=[
          new_output("display_data", data={"image/png": picture((800, 500)), "text/plain": "x"})] * 9)], 3)],
     ids=["frame", "captioned frame", "small pictures", "pictures under one caption"],
