@@ -13,7 +13,7 @@ RENAMED = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<cap>\bsect\b)|(?P<ring>\.circle\b)|(?P<stroked>\bbracket\.[lr])\.double\b'
     r"|(?P<angle>\bquote\.angle\b)|(?P<planck>\bplanck\.reduce\b)|(?P<root>√)|(?P<frac>\bfrac\(, ?\))"
 )
-BARS = re.compile('delim: "||"'.replace("|", "[|]"))  # of determinants and of norms, which Typst tells apart
+BARS = re.compile(r'delim: "\|\|"')  # of determinants and of norms, which Typst tells apart
 OPENED = re.compile(r"\\begin\{([vV])matrix|\\left\s*(\\\||\\l?Vert)\s*\\begin\{matrix")
 Formula = tuple[str, str]  # (InlineMath or DisplayMath, LaTeX)
 

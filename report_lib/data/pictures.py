@@ -152,7 +152,7 @@ def oddity(pixels: np.ndarray) -> str:
 
 
 def _examined(picture: Image.Image) -> Seen:
-    if picture.format == "PNG" and _late_exif(picture):
+    if picture.format == "PNG" and not _tagged(picture) and _late_exif(picture):
         picture.load()
     tags = getattr(picture, "tag_v2", {})  # a TIFF's size, which PIL may have turned already
     width, height = tags.get(256, picture.size[0]), tags.get(257, picture.size[1])
