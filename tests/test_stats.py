@@ -45,6 +45,23 @@ def test_mcnemar_is_a_fair_coin_on_the_discordant_images():
     assert stats.mcnemar(a, a) == (0, 0, 1.0)
 
 
+def test_what_is_written_out_for_speed_is_what_scipy_stats_gives():
+    from scipy import stats as scipy_stats
+
+    for right, images in [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (351, 355), (9_999, 10_000)]:
+        expected = scipy_stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
+        assert stats.wilson(right, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    for only_a, only_b in [(0, 1), (1, 0), (3, 3), (4, 11), (250, 199)]:
+        right = np.arange(only_a + only_b) < only_a
+        p = scipy_stats.binomtest(only_b, only_a + only_b).pvalue
+        assert stats.mcnemar(right, ~right) == (only_a, only_b, pytest.approx(p, abs=1e-12))
+    values = np.random.default_rng(0).normal(size=(3, 40))
+    by_seed, by_image, residual = stats._variances(values)
+    squares = sum(scipy_stats.t.ppf(0.975, free) ** 2 * part
+                  for free, part in ((2, by_seed), (39, max(0, by_image - residual))))  # fmt: skip
+    assert stats.crossed_mean(values)[1] == pytest.approx(squares**0.5, abs=1e-12)
+
+
 def test_cross_entropy_is_that_of_scipy_and_survives_large_logits():
     logits = np.random.default_rng(0).normal(0, 50, (20, 4)).astype(np.float32)
     labels = np.arange(20) % 4

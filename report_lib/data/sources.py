@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.metadata
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def load(source: Config | str, image_size: int | None = None, cache: str = "") -
     """
     asked, size, where = _asked(source, image_size, cache)
     key = _key(asked)
-    images = _digits() if asked == "digits" else _stored(asked, size, where, key)
+    images = _stored(asked, size, where, key)
     decoded.remember(where, f"{key}-{size}", images.fingerprint)
     return images
 
@@ -50,17 +51,17 @@ def _key(source: str) -> str:
     """Names the decoder and what is on disk, by the files' names, sizes and times."""
     sha = hashlib.sha256(repr((CODE, PIL.__version__, pictures.FORMATS, trees.skipping())).encode())
     if source == "digits":
-        sha.update(importlib.metadata.version("scikit-learn").encode())
+        sha.update((importlib.metadata.version("scikit-learn") + inspect.getsource(_digits)).encode())
     elif source != "cifar10":
         for file, state in walk(locate(source)):
             line = f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
             sha.update(line.encode("utf-8", "surrogateescape"))
-    return f"{source if source in ('digits', 'cifar10') else 'files'}-{sha.hexdigest()[:24]}"
+    return f"{source if source in NAMES else 'files'}-{sha.hexdigest()[:24]}"
 
 
-def _digits() -> Images:
+def _digits(_: int, final: Path) -> Path:
     """scikit-learn's 1,797 handwritten digits, 8 x 8; every fifth image of each class tests."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # late: it takes 2 s, and the cache has them from then on
 
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
@@ -71,20 +72,21 @@ def _digits() -> Images:
     # As words: "gains most on seven" can be read, "gains most on 7 (+9.1 points)" cannot.
     classes = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     split = ({part: array[rows] for part, rows in parts.items()} for array in (pixels, labels))
-    return decoded.assemble("handwritten digits (scikit-learn)", classes, *split)
+    return _written(final, *split, classes)
 
 
 def _stored(source: str, image_size: int, cache: Path, key: str) -> Images:
     """The images of a source that is decoded into the cache, or lies there."""
-    check_writable(cache, "cache")
-    name = "CIFAR-10" if source == "cifar10" else locate(source).name.split(".")[0]
+    name = NAMES.get(source) or locate(source).name.split(".")[0]
     native, sized = (cache / f"decoded-{key}-{size}" for size in ("native", image_size))
-    make = _cifar10 if source == "cifar10" else functools.partial(trees.decode, locate(source))
-    for ready in ((native, sized), None):
-        for entry in ready or (make(image_size, native),):
-            images = decoded.cached(entry, name)
-            if images and (entry != native or source == "cifar10" or max(images.train.shape[1:3]) <= image_size):
-                return images
+    make = MADE.get(source) or functools.partial(trees.decode, locate(source))
+    for entry in (native, sized):
+        images = decoded.cached(entry, name)
+        if images and (entry != native or source in MADE or max(images.train.shape[1:3]) <= image_size):
+            return images
+    check_writable(cache, "cache")
+    if images := decoded.cached(make(image_size, native), name):
+        return images
     raise InputError(f"cache is {str(cache)!r}, where an entry does not stay as it was written; check that disk")
 
 
@@ -102,8 +104,17 @@ def _cifar10(_: int, final: Path) -> Path:
         ) from error
     pixels = {part: images.data for part, images in sets.items()}
     labels = {part: np.asarray(images.targets, np.int64) for part, images in sets.items()}
+    return _written(final, pixels, labels, list(sets["train"].classes))
+
+
+def _written(final: Path, pixels: dict, labels: dict, classes: list[str]) -> Path:
+    """The entry `final` of the cache, with these arrays by part."""
     with decoded.writing(final, {p: len(rows) for p, rows in pixels.items()}, pixels["train"].shape[1:3]) as arrays:
         for part, rows in pixels.items():
             arrays[part][:] = rows
-        decoded.finish(arrays, list(sets["train"].classes), labels)
+        decoded.finish(arrays, classes, labels)
     return final
+
+
+NAMES = {"digits": "handwritten digits (scikit-learn)", "cifar10": "CIFAR-10"}
+MADE: dict[str, Callable[[int, Path], Path]] = {"digits": _digits, "cifar10": _cifar10}  # whatever size is asked for

@@ -1,11 +1,9 @@
-"""Intervals and paired tests; numpy and scipy only. Accuracies are fractions, losses nats per sample."""
+"""Intervals and paired tests, with numpy and scipy.special. Accuracies are fractions, losses nats per sample."""
 
 import dataclasses
 
 import numpy as np
-from scipy import optimize
-from scipy import stats as scipy_stats
-from scipy.special import log_softmax, softmax
+from scipy.special import bdtr, log_softmax, ndtri, softmax, stdtrit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +36,10 @@ class Difference:
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927)."""
-    interval = scipy_stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    share, z2 = successes / trials, float(ndtri(0.975)) ** 2
+    half = (z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) ** 0.5
+    low, high = ((share + z2 / (2 * trials) + side * half) / (1 + z2 / trials) for side in (-1, 1))
+    return max(0.0, low) if successes else 0.0, min(1.0, high) if successes < trials else 1.0
 
 
 def newcombe(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[float, float]:
@@ -82,7 +82,7 @@ def crossed_mean(values: np.ndarray) -> tuple[float, float]:
     """
     seeds, images = values.shape
     by_seed, by_image, residual = _variances(np.asarray(values, float))
-    of_seeds, of_images = (float(scipy_stats.t.ppf(0.975, freedom)) ** 2 for freedom in (seeds - 1, images - 1))
+    of_seeds, of_images = (float(stdtrit(freedom, 0.975)) ** 2 for freedom in (seeds - 1, images - 1))
     squares = of_seeds * by_seed + of_images * max(0.0, by_image - residual) if by_seed else of_images * by_image
     return float(np.mean(values)), float(squares**0.5)
 
@@ -121,7 +121,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[int, int, flo
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((~correct_a & correct_b).sum())
     if only_a + only_b == 0:
         return 0, 0, 1.0
-    return only_a, only_b, float(scipy_stats.binomtest(only_b, only_a + only_b).pvalue)
+    return only_a, only_b, min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, resamples: int = 10_000) -> Difference:
@@ -187,6 +187,8 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     1 where all of them are right, since the least would then be at T = 0.
     """
+    from scipy import optimize  # late: half a second, of which the approaches' own notebooks need nothing
+
     if (logits.argmax(1) == labels).all():
         return 1.0
     least = optimize.minimize_scalar(

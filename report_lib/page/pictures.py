@@ -24,6 +24,7 @@ def samples(images: Images, per_class: int = 4) -> Figure:
     titles = short_names(names, 18, 2)
     across, wide = min(len(shown), 5), int(np.ceil(per_class**0.5))
     lines, side = -(-len(shown) // across), WIDTH / 5
+    height, width = pictures.shape[1:3]
     with styled():
         fig, axes = plt.subplots(lines, across, figsize=(side * across, (side + 0.25) * lines), squeeze=False)
         for axis in axes.flat:
@@ -32,9 +33,9 @@ def samples(images: Images, per_class: int = 4) -> Figure:
             axis.set_title(titles[label], loc="center")
             for place, index in enumerate(np.flatnonzero(labels == label)[:per_class]):
                 row, column = divmod(place, wide)
-                inner = axis.inset_axes((column / wide, 1 - (row + 1) / wide, 0.96 / wide, 0.96 / wide))
-                inner.imshow(pictures[index])
-                inner.axis("off")
+                extent = (column * width, (column + 0.96) * width, -(row + 0.96) * height, -row * height)
+                axis.imshow(pictures[index], extent=extent)
+            axis.set(xlim=(0, wide * width), ylim=(-wide * height, 0))
     which = "classes" if len(shown) == len(names) else f"first {len(shown)} of {len(names)} classes"
     return drawn(
         fig,
