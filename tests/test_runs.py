@@ -583,13 +583,12 @@ def test_a_picture_is_classified_as_the_test_image_was(study, few_digits, tmp_pa
 
 
 def test_a_model_whose_pretrained_weights_have_changed_is_not_loaded(study, monkeypatch):
-    changed_weights = models.Weights("other", "f" * 64, None)
-    monkeypatch.setattr(models, "load_weights", lambda *_: changed_weights)
+    monkeypatch.setattr(models, "weights_sha256", lambda *_: "f" * 64)
     with pytest.raises(InputError, match="no longer what .* was trained from"):
         runs.load_model(study.first)
     (finetuned, _) = study.runs("full_finetune")
     pictures = torch.randn(2, 3, 32, 32)
-    monkeypatch.setattr(models, "load_weights", refuse)
+    monkeypatch.setattr(models, "weights_sha256", refuse)
     assert runs.load_model(finetuned)(pictures).shape == (2, 10), "all of it was trained: nothing else is needed"
 
 

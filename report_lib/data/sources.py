@@ -51,7 +51,7 @@ def _key(source: str) -> str:
     """Names the decoder and what is on disk, by the files' names, sizes and times."""
     sha = hashlib.sha256(repr((CODE, PIL.__version__, pictures.FORMATS, trees.skipping())).encode())
     if source == "digits":
-        sha.update((importlib.metadata.version("scikit-learn") + inspect.getsource(_digits)).encode())
+        sha.update((importlib.metadata.version("scikit-learn") + DIGITS_CODE).encode())
     elif source != "cifar10":
         for file, state in walk(locate(source)):
             line = f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"
@@ -72,7 +72,7 @@ def _digits(_: int, final: Path) -> Path:
     # As words: "gains most on seven" can be read, "gains most on 7 (+9.1 points)" cannot.
     classes = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     split = ({part: array[rows] for part, rows in parts.items()} for array in (pixels, labels))
-    return _written(final, *split, classes)
+    return _written(final, classes, *split)
 
 
 def _stored(source: str, image_size: int, cache: Path, key: str) -> Images:
@@ -104,10 +104,10 @@ def _cifar10(_: int, final: Path) -> Path:
         ) from error
     pixels = {part: images.data for part, images in sets.items()}
     labels = {part: np.asarray(images.targets, np.int64) for part, images in sets.items()}
-    return _written(final, pixels, labels, list(sets["train"].classes))
+    return _written(final, list(sets["train"].classes), pixels, labels)
 
 
-def _written(final: Path, pixels: dict, labels: dict, classes: list[str]) -> Path:
+def _written(final: Path, classes: list[str], pixels: dict, labels: dict) -> Path:
     """The entry `final` of the cache, with these arrays by part."""
     with decoded.writing(final, {p: len(rows) for p, rows in pixels.items()}, pixels["train"].shape[1:3]) as arrays:
         for part, rows in pixels.items():
@@ -118,3 +118,4 @@ def _written(final: Path, pixels: dict, labels: dict, classes: list[str]) -> Pat
 
 NAMES = {"digits": "handwritten digits (scikit-learn)", "cifar10": "CIFAR-10"}
 MADE: dict[str, Callable[[int, Path], Path]] = {"digits": _digits, "cifar10": _cifar10}  # whatever size is asked for
+DIGITS_CODE = inspect.getsource(_digits)

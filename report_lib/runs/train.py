@@ -17,6 +17,7 @@ from report_lib.files import STORE as STORE_FOLDER
 from report_lib.files import InputError, alone, check_writable, digest, folder, sweep
 from report_lib.runs import store as records
 from report_lib.runs.provenance import cpu_seconds, now, others_share, provenance
+from report_lib.runs.trained import pretrained
 from report_lib.training import loop
 from report_lib.training.device import as_file_name as device_as_file_name
 from report_lib.training.device import device_name, lacks_memory, peak_memory_mib, reset_peak_memory
@@ -152,7 +153,8 @@ def make(
     made, before_all = provenance(place), cpu_seconds()  # now: the code may change meanwhile
     reset_peak_memory(place.device)
     if net is None:
-        net = models.build(config, images.classes)
+        sha256 = models.weights_sha256(config.weights, config.network)
+        net = models.build(config, images.classes, pretrained(config.weights, config.network, sha256))
         models.train_only(net, config)
     else:
         net = models.like(net, config)

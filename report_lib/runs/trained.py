@@ -1,5 +1,6 @@
 """Trained networks, to be used: on new pictures, or looked into."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,14 +50,21 @@ def _weights(run: Run) -> models.Weights:
     """The pretrained weights below what was trained."""
     source, network = run.info["config"]["weights"], run.info["config"]["network"]
     try:
-        weights = models.load_weights(source, network)
+        sha256 = models.weights_sha256(source, network)
+        if sha256 == run.info["weights"]["sha256"]:
+            return pretrained(source, network, sha256)
     except OSError as error:
         raise InputError(
             f"weights is {source!r}, which cannot be read ({error.strerror}); {run.path} needs it"
         ) from error
-    if weights.sha256 != run.info["weights"]["sha256"]:
-        raise InputError(f"weights is {source!r}, which is no longer what {run.path.name} was trained from")
-    return weights
+    raise InputError(f"weights is {source!r}, which is no longer what {run.path.name} was trained from")
+
+
+@functools.lru_cache(maxsize=1)
+def pretrained(source: str, network: str, sha256: str | None) -> models.Weights:
+    """The weights named `source`, whose file has this sha256: what multiplying out their factors takes, each run of a
+    study would pay again, and a probe costs little more. Whoever changes them takes a copy."""
+    return models.load_weights(source, network)
 
 
 def layer_changes(run: Run) -> dict[str, float]:
