@@ -21,9 +21,9 @@ LONG = [
     "nbval",
     "make",
     "report",
-    "teaching",
     "training",
     "survival",
+    "teaching",  # after report, whose runs it shows
     "runs",
     "extending",
     "browser",
@@ -80,6 +80,15 @@ def tar(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Runs and caches that copies of the project share, those of all workers: the same run is trained once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

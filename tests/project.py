@@ -24,9 +24,13 @@ def finish(child):
 
 
 class Project:
-    def __init__(self, folder, *more):
+    def __init__(self, folder, *more, trained=None):
+        """`trained`: where runs and caches lie that copies share, if not in each."""
         self.folder = folder
         folder.mkdir(exist_ok=True)
+        for name in (".runs", ".cache") if trained else ():
+            (trained / name).mkdir(exist_ok=True)
+            (folder / name).symlink_to(trained / name)
         for part in (*PARTS, *more):
             source = PROJECT / part
             if source.is_dir():

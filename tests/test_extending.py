@@ -11,7 +11,7 @@ from report_lib.config import NETWORKS
 from report_lib.files import PROJECT
 
 pytestmark = pytest.mark.long
-LEAST = ("EPOCHS=1", "PER_CLASS=20", "BATCH=32", "BUDGETS=5", "DEFECTS=linear_probe")
+LEAST = ("EPOCHS=1", "PER_CLASS=20", "BATCH=32", "BUDGETS=5", "DEFECTS=linear_probe")  # QUICK, but for the size
 
 
 def blocks(language):
@@ -31,10 +31,10 @@ def third_approach():
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory):
+def three(tmp_path_factory, trained):
     """A copy of the project with the README's third approach, after its report has been built."""
     entry, cells, line = third_approach()
-    project = Project(tmp_path_factory.mktemp("three") / "project")
+    project = Project(tmp_path_factory.mktemp("three") / "project", trained=trained)
     registry = project.folder / "report_lib" / "config" / "registries.py"
     last = '    "full_finetune": Approach("full fine-tuning", trains="all", colour="#D55E00", marker="s"),\n'
     text = registry.read_text()

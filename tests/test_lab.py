@@ -17,10 +17,10 @@ QUICK = "data: digits\nimage_size: 63\nepochs: 3\nbatch_size: 32\nper_class: 20\
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, trained):
     """The address of a JupyterLab that `make lab` has started on a copy of the project, whose notebooks are quick."""
     folder = tmp_path_factory.mktemp("lab")
-    project = Project(folder / "project")
+    project = Project(folder / "project", trained=trained)
     (project.folder / "report" / "profiles" / "demo.yaml").write_text(QUICK)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -19,8 +19,8 @@ def unmade(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return Project(tmp_path_factory.mktemp("project")).reported(LEAST)
+def project(tmp_path_factory, trained):
+    return Project(tmp_path_factory.mktemp("project"), trained=trained).reported(LEAST)
 
 
 def kill_at(child, folder, pattern):

@@ -14,8 +14,8 @@ from report_lib.page import numbers
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return Project(tmp_path_factory.mktemp("project")).reported(QUICK)
+def project(tmp_path_factory, trained):
+    return Project(tmp_path_factory.mktemp("project"), trained=trained).reported(QUICK)
 
 
 def test_a_report_is_made(project):

@@ -832,7 +832,9 @@ def test_what_this_process_took_is_among_what_all_took():
 
 
 def test_a_study_with_controls_trains_them_from_other_weights_and_reads_them_back(tmp_path):
-    few = dict(image_size=63, epochs=1, per_class=5, batch_size=40, seeds="0", presets="corrected", budgets="none")
+    few = dict(image_size=32, epochs=1, per_class=5, batch_size=40, seeds="0", presets="corrected", budgets="none")
+    save_file(models.bare("mobilenet_v3_small").state_dict(), tmp_path / "other.safetensors")
+    few |= dict(network="mobilenet_v3_small", weights=str(tmp_path / "other.safetensors"))
     study = runs.Study.load("demo", **few, defects="none", controls=True, keep_weights="none", runs=str(tmp_path))
     assert sum(map(study.train_all, study.approaches)) == len(study.all_runs) == 5 and not study.missing()
     assert list(study.controls("linear_probe")) == ["random trunk"]

@@ -6,35 +6,29 @@ import os
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
-from project import Project
+from project import QUICK, Project
 
 from report_lib import training
+from report_lib.config import parameters
 from report_lib.training.code import meaning
-
-STUDY = """data: digits
-image_size: 63
-epochs: 2
-batch_size: 32
-per_class: 20
-flip: false
-presets: [corrected, tuned]
-"""
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project, whose demo is quick, with a store and a cache of its own."""
-    folder = tmp_path_factory.mktemp("teaching")
-    project = Project(folder / "project")
-    (project.folder / "report" / "profiles" / "demo.yaml").write_text(STUDY)
+def project(tmp_path_factory, trained):
+    """A copy of the project, whose demo is quick: a study of which other tests have trained what this one needs."""
+    project = Project(tmp_path_factory.mktemp("teaching") / "project", trained=trained)
+    profile = project.folder / "report" / "profiles" / "demo.yaml"
+    quick = parameters.from_make(dict(each.split("=") for each in QUICK))
+    profile.write_text(json.dumps(yaml.safe_load(profile.read_text()) | quick))
     return project
 
 
 def execute(project, notebook):
     """The notebook, executed where its author would, all cells from top to bottom."""
     before = dict(os.environ)
-    os.environ |= {"REPORT_RUNS": str(project.folder / "runs"), "REPORT_CACHE": str(project.folder / "cache"),
+    os.environ |= {"REPORT_RUNS": str(project.folder / ".runs"), "REPORT_CACHE": str(project.folder / ".cache"),
                    "PYTHONPATH": str(project.folder), "REPORT_PROGRESS": "none"}  # fmt: skip
     try:
         resources = {"metadata": {"path": str(project.folder / "notebooks")}}
@@ -62,7 +56,7 @@ def texts(cell):
 
 def outputs_of(notebook, ident):
     (cell,) = [cell for cell in notebook.cells if cell.id == ident]
-    return texts(cell)
+    return [output.get("data", output) for output in cell.outputs]
 
 
 @pytest.mark.parametrize("name", ["01_linear_probe", "02_full_finetune", "03_analysis"])
@@ -83,7 +77,7 @@ def test_results_are_a_data_frame(executed):
 
 
 def test_a_layer_unfrozen_in_a_visible_cell_is_trained_and_shown_and_never_taken_for_the_plain_run(project, executed):
-    store = project.folder / "runs"
+    store = project.folder / ".runs"
     plain = {path.name for path in store.glob("linear_probe-corrected-seed0-*")}
     changed = nbformat.read(project.folder / "notebooks" / "01_linear_probe.ipynb", 4)
     (cell,) = [cell for cell in changed.cells if "models.train_only(net, config)" in cell.source]
@@ -98,7 +92,7 @@ def test_a_layer_unfrozen_in_a_visible_cell_is_trained_and_shown_and_never_taken
     assert info["trained_parameters"] == 4096 * 4096 + 4096 + 4096 * 10 + 10
     assert "classifier.4.weight" in info["modified"]
     before = executed["01_linear_probe"]
-    for ident in ("training", "test", "cost", "frame"):  # the section shows what was trained
+    for ident in ("test", "cost", "frame", "curves"):  # the section shows what was trained
         assert outputs_of(changed, ident) != outputs_of(before, ident), ident
     (frame,) = [cell for cell in changed.cells if cell.id == "frame"]
     assert str(info["trained_parameters"]) in frame.outputs[0].data["text/html"]
@@ -111,7 +105,7 @@ def test_another_step_in_a_visible_cell_is_what_is_trained(project, executed):
     end = next(at for at, cell in enumerate(changed.cells) if cell.id == "frame")
     changed.cells = changed.cells[: end + 1]
     execute(project, changed)
-    records = [json.loads((path / "run.json").read_text()) for path in (project.folder / "runs").glob("*-modified-*")]
+    records = [json.loads((path / "run.json").read_text()) for path in (project.folder / ".runs").glob("*-modified-*")]
     (info,) = [info for info in records if "step" in info["modified"]]
     assert info["trained_parameters"] == 40_970
 
