@@ -226,11 +226,11 @@ def prepare(settings: dict) -> None:
         if Study.of_settings(settings).missing():
             raise
     planned = [config for part in configs.plan(settings) for config in part.configs]
-    models.load_weights(planned[0].weights, planned[0].network)
+    weights = models.load_weights(planned[0].weights, planned[0].network)
     images = data.load(planned[0])
     for config in planned:
         data.check(images, config)
-    print(needed(settings, images))
+    print(needed(settings, images, weights))
 
 
 def do_verify(options: argparse.Namespace) -> int:

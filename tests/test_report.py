@@ -87,6 +87,7 @@ def without_times(results):
     return [without_times(part) for part in results] if isinstance(results, list) else results
 
 
+@pytest.mark.long
 def test_runs_are_jobs_of_their_own_after_which_all_numbers_are_there_and_the_same(project, tmp_path):
     """Of a finished study two runs are lost: these two are trained again, through the launcher, and no other."""
     launcher, store = tmp_path / "launch", tmp_path / "a store"
@@ -124,8 +125,8 @@ def test_a_notebook_that_stops_leaves_the_last_good_report(project, source, tags
     assert {name: after.get(name) for name in before} == before
 
 
-def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path):
-    project = Project(tmp_path)
+def test_a_broken_notebook_fails_and_leaves_nothing_finished(tmp_path, trained):
+    project = Project(tmp_path, trained=trained)
     path = tmp_path / "notebooks" / "01_linear_probe.ipynb"
     broken = nbformat.read(path, as_version=4)
     broken.cells[2].source += "\nraise RuntimeError('broken on purpose')"
