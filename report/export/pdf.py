@@ -26,10 +26,11 @@ SMALLEST = 4.5  # points of type that can be read
 MARK = "\n//\ufdd2\n"
 FLOATS = re.compile(r"\A\s*#figure\(")
 PPI = 24  # of the pages that are looked at for holes
-FOOT = 842 - 54  # points from the top of a page at which its text ends
-TOP = 110  # points from the top of a page within which stands what was moved there, a heading above it or none
+FOOT = 842 - 46  # points from the top of a page at which its text ends
+TOP = 104  # points from the top of a page within which stands what was moved there, a heading above it or none
 HOLE = 36.0  # points of white that are let be
 TRIALS = 12  # of moving a figure
+GROUPED = "84%"  # of a line is a figure wide of which the page has several as tabs: here they stand together
 SPLIT = 7.0  # points of type of a table that is set in parts
 
 
@@ -93,13 +94,16 @@ class Pdf(Renderer):
         blocks: Blocks = []
         for node in self.document.tree:
             block, placed = self.document.pool.block(node), self.placed([node])
+            if node["t"] == "Para" and _announces(node):
+                placed = [self.raw("#announcing["), *placed, self.raw("]")]
             apart = placed and not (block and block.content.get("printing"))  # code stays with what it prints
             blocks += [*placed, *[self.raw(MARK)] * bool(apart)]
         return blocks
 
     def figure(self, block: Block) -> list[Node]:
         name = self._file(block.content["svg"].encode(), "svg")
-        return self._figure(block, f"image({quote(name)}, alt: {quote(block.content['alt'])})")
+        width = f", width: {GROUPED}" if block.content.get("group") else ""
+        return self._figure(block, f"image({quote(name)}{width}, alt: {quote(block.content['alt'])})")
 
     def pictures(self, block: Block) -> list[Node]:
         images = [self._image(picture) for picture in block.content["pictures"]]
@@ -233,6 +237,12 @@ class Pdf(Renderer):
         return f"table.cell({', '.join(spans)}, {shown})" if spans else shown
 
 
+def _announces(paragraph: Node) -> bool:
+    """Whether a paragraph ends in a colon, and so stays with what follows."""
+    last = paragraph["c"][-1] if paragraph["c"] else {}
+    return last.get("t") == "Str" and last["c"].endswith(":")
+
+
 def _pages(made: object) -> list[bytes]:
     return made if isinstance(made, list) else [made]  # type: ignore[list-item]
 
@@ -268,7 +278,7 @@ def _moves(source: str, label: str) -> Iterator[str]:
     after = next((n for n in range(at, len(blocks)) if not FLOATS.search(blocks[n])), at)
     for first, moved in ((at, after), (at - 1, at)):
         fixed = blocks[after if moved == after else at - 1].lstrip()
-        if at and fixed and not fixed.startswith("=") and not FLOATS.search(fixed):
+        if at and fixed and not fixed.startswith(("=", "#heading(", "#printing(")) and not FLOATS.search(fixed):
             yield MARK.join([*blocks[:first], blocks[moved], *blocks[first:moved], *blocks[moved + 1 :]])
 
 

@@ -86,10 +86,10 @@ def _padded(column: list[str]) -> dict[int, tuple[tuple[str, bool], ...]]:
             pieces += [("." * (not point and after[k] > 0) + "0" * (after[k] - len(right)), True)]
             pieces += [(split[n][2 * k + 2], False)]
         opened = next((at for at, (piece, fills) in enumerate(pieces) if "(" in piece and not fills), None)
-        if opened is not None:  # what fills a parenthesis goes before it
+        if opened is not None:  # what fills a parenthesis goes behind it, so that all begin below each other
             inside = pieces[opened:]
             filling = "".join(piece for piece, fills in inside if fills)
-            pieces[opened:] = [(filling, True), *(one for one in inside if not one[1])]
+            pieces[opened:] = [*(one for one in inside if not one[1]), (filling, True)]
         if any(fills and piece for piece, fills in pieces):
             padded[n] = tuple(piece for piece in pieces if piece[0])
     return padded
