@@ -26,6 +26,7 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     path = tmp_path / "speed.json"
     path.write_text(json.dumps(bench.bench(Config(image_size=63), "cpu", 0.0, 120)))
     measured = show.read(str(path))
+    assert measured["best_flops_per_second"].keys() == {"float32", measured["precision"]}
     assert {"device", "cpu_capability", "images", "linear_probe", "full_finetune", "scaling"} <= measured.keys()
     for approach in ("linear_probe", "full_finetune"):
         one = measured[approach]

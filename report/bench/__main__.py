@@ -72,7 +72,7 @@ def bench(config: Config, device: str, budget: float, count: int = 0) -> dict:
     weights = models.load_weights(config.weights, config.network)
     growth = scaling(config.data, config.weights, str(place.device.type))
     net = models.build(config, images.classes, weights)
-    rates = limit.rates(net, config.image_size, place.device)
+    rates = limit.rates(net, config.image_size, place.device, place.precision)
     left = budget - (time.perf_counter() - started)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as scratch,
