@@ -26,6 +26,8 @@ LONG = [
     "teaching",  # after report, whose runs it shows
     "runs",
     "extending",
+    "bench",
+    "lab",
     "browser",
     "evidence",
     "slurm",
