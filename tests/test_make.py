@@ -1,8 +1,11 @@
 """make under hard conditions: killed, twice at once, with its clock set back, as many jobs."""
 
 import contextlib
+import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,8 @@ import time
 
 import pytest
 from project import LEAST, Project, finish
+
+from report_lib.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,40 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
     code, output = project.make("report", *LEAST, f"OUT={out}")
     assert code == 0, output
     assert all((out / "demo" / name).read_bytes() == (first / name).read_bytes() for name in names)
+
+
+def without_times(results):
+    """The same, without what a second training or another clock changes."""
+    if isinstance(results, dict):
+        return {name: without_times(part) for name, part in results.items()
+                if not re.search("second|time|memory|share|finished|started|cost", name)}  # fmt: skip
+    return [without_times(part) for part in results] if isinstance(results, list) else results
+
+
+@pytest.mark.long
+def test_runs_are_jobs_of_their_own_after_which_all_numbers_are_there_and_the_same(project, tmp_path):
+    """Of a finished study a run is lost, and a second seed is asked for: what the store lacks is trained through the
+    launcher, and nothing else."""
+    launcher, store = tmp_path / "launch", tmp_path / "a store"
+    launcher.write_text(f"#!/bin/sh\necho launched >> '{tmp_path}/log'\nexec \"$@\"\n")
+    launcher.chmod(0o755)
+    first = json.loads((project.folder / "report" / "demo" / "results.json").read_text())
+    kept = first["approaches"]["full_finetune"]["corrected"]["runs"][0]["run"]
+    shutil.copytree(project.folder / ".runs" / kept, store / kept)
+    study = (*LEAST, f"RUNS={store}", f"OUT={tmp_path}/out", f"LAUNCHER={launcher}")
+    code, output = project.make("-j2", "runs", *study, "SEEDS=0,1")
+    assert code == 0 and "all 4 runs are in" in output, output
+    assert (tmp_path / "log").read_text().count("launched") == 3
+    parameters = f"{tmp_path}/out/demo/parameters.yaml"
+    code, output = project.make(parameters, *study)  # of the first seed alone, as the report is
+    searches = [str(path) for path in sorted((project.folder / "report" / "tuning").glob("*.yaml"))]
+    made = [parameters, "--published", str(project.folder / "report" / "published.yaml"), "--searches", *searches]
+    assert main(["results", *made, "--output", str(tmp_path / "results.json")]) == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert "--index 0" in again["provenance"].pop("command") != first["provenance"].pop("command")  # a notebook's
+    assert without_times(again) == without_times(first)
+    code, output = project.make("verify", *study)
+    assert code == 0 and "the same, bit for bit" in output
 
 
 def test_make_that_is_killed_while_it_lists_the_jobs_lists_them_all_the_next_time(unmade, tmp_path):

@@ -3,13 +3,11 @@
 import json
 import os
 import re
-import shutil
 
 import nbformat
 import pytest
 from project import QUICK, Project
 
-from report_lib.__main__ import main
 from report_lib.page import numbers
 
 
@@ -77,37 +75,6 @@ def test_touching_a_notebook_executes_it_and_what_depends_on_it(project):
     assert code == 0, output
     assert set(re.findall(r"executing notebooks/(\w+)", output)) == {"02_full_finetune", "03_analysis"}
     assert "-m report_lib results" in output and "-m export " in output
-
-
-def without_times(results):
-    """The same, without what a second training or another clock changes."""
-    if isinstance(results, dict):
-        return {name: without_times(part) for name, part in results.items()
-                if not re.search("second|time|memory|share|finished|started|cost", name)}  # fmt: skip
-    return [without_times(part) for part in results] if isinstance(results, list) else results
-
-
-@pytest.mark.long
-def test_runs_are_jobs_of_their_own_after_which_all_numbers_are_there_and_the_same(project, tmp_path):
-    """Of a finished study two runs are lost: these two are trained again, through the launcher, and no other."""
-    launcher, store = tmp_path / "launch", tmp_path / "a store"
-    launcher.write_text(f"#!/bin/sh\necho launched >> '{tmp_path}/log'\nexec \"$@\"\n")
-    launcher.chmod(0o755)
-    shutil.copytree(project.folder / ".runs", store)
-    for approach in ("linear_probe", "full_finetune"):
-        (lost,) = (path for path in store.glob(f"{approach}-published-seed0-*"))
-        shutil.rmtree(lost)
-    study = (*QUICK, f"OUT={tmp_path}/out", f"RUNS={store}", f"LAUNCHER={launcher}")
-    code, output = project.make("-j2", "runs", *study)
-    assert code == 0 and re.search(r"all \d+ runs are in", output), output
-    assert (tmp_path / "log").read_text().count("launched") == 2
-    first, second = project.folder / "report" / "demo" / "results.json", tmp_path / "results.json"
-    searches = [str(path) for path in sorted((project.folder / "report" / "tuning").glob("*.yaml"))]
-    made = [str(tmp_path / "out" / "demo" / "parameters.yaml"), "--output", str(second), "--published"]
-    assert main(["results", *made, str(project.folder / "report" / "published.yaml"), "--searches", *searches]) == 0
-    assert without_times(json.loads(first.read_text())) == without_times(json.loads(second.read_text()))
-    code, output = project.make("verify", *study)
-    assert code == 0 and "the same, bit for bit" in output
 
 
 @pytest.mark.parametrize(
