@@ -184,7 +184,7 @@ verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RE
 
 TESTS = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in tests/conftest.py's order
 
-test: $(READY)  ## the tests; no network and no GPU needed; 5 to 8 minutes on two cores
+test: $(READY)  ## the tests; no network and no GPU needed; about 5 minutes on two cores
 	@$(TESTS) -m "not long"
 
 test-all: test  ## and those that are long by nature: kills, planted faults, a browser, a Slurm
