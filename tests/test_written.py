@@ -47,7 +47,7 @@ def written(*cells):
     return (
         plain,
         page,
-        source[source.index("<refs>: set text(9pt)") :],
+        source[source.index("// --- the document itself ---") :],
         list(dict.fromkeys(made.journal.warnings + journal.warnings)),
     )
 

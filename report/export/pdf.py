@@ -13,12 +13,13 @@ from .metadata import Metadata
 from .origin import ExportError
 from .pandoc import Blocks, Node, every, para, plain, raw_inline, stringify
 from .parts import Block, Cell
-from .pictures import LINE, Picture
+from .pictures import Picture
 from .render import Renderer, plain_text
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.typ"
 SHORT = 20  # signs of a cell that stay on one line
 SIDES = {"l": "left", "c": "center", "r": "right"}
+ROOM = 487.0  # points of a line and the margin beside it, which a table may fill
 FULL_LINE = 74  # characters of the widest cells of all columns, beyond which a table is wider than a page
 SIGN = 0.52  # of the size of a letter is its width, on average
 SIZE = 9.0  # points of a table's type
@@ -127,14 +128,13 @@ class Pdf(Renderer):
     def table(self, block: Block) -> list[Node]:
         content = block.content
         if not content.get("foreign"):
-            opened = self.raw(f"{'[' if block.label else ''}#wide({self._table(content, 0.0)})")
-            notes = [self.raw("#notes["), *map(para, content.get("notes", [])), self.raw("]")]
-            ours = [opened, *notes * bool(content.get("notes")), self.raw("]" if block.label else "")]
-            return self._tabular(block, ours)
+            made, noted = self._table(content, 0.0), list(map(para, content.get("notes", [])))
+            opened = self.raw(f"metadata(({made}, [" if noted else made)
+            return self._tabular(block, [opened, *noted, *[self.raw("]))")] * bool(noted)])
         widths = _widths(content)
         signs = sum(widths)
-        size = LINE / signs if signs else SIZE
-        parts = tables.split(content, widths, LINE / SPLIT) if size < SMALLEST else []
+        size = ROOM / signs if signs else SIZE
+        parts = tables.split(content, widths, ROOM / SPLIT) if size < SMALLEST else []
         if not parts:
             self._check_wide(block, size)
         if parts:
@@ -142,7 +142,7 @@ class Pdf(Renderer):
             inner = f"stack(spacing: 8pt, {shown})"
         else:
             inner = self._table(content, 0.0 if size >= SIZE else max(size, SMALLEST))
-        return self._tabular(block, [self.raw(inner if block.label else f"#align(center, kept({inner}))")])
+        return self._tabular(block, [self.raw(inner if block.label else f"#loose({inner})")])
 
     def _check_wide(self, block: Block, size: float) -> None:
         if size < SMALLEST:
@@ -171,7 +171,7 @@ class Pdf(Renderer):
 
     def grid(self, block: Block) -> list[Node]:
         inner = self.placed([block.content["table"]])
-        size = LINE / max(1, _signs(block.content["table"]))
+        size = ROOM / max(1, _signs(block.content["table"]))
         if size < SIZE:
             self._check_wide(block, size)
             opened = self.raw(f"#[#show table: set text({max(size, SMALLEST):.1f}pt); #set table(inset: 2pt)")

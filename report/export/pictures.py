@@ -12,7 +12,7 @@ from pathlib import Path
 from . import drawing
 from .origin import ExportError
 
-LINE = 357.0  # points of a line of the PDF
+LINE = 340.0  # points of a line of the PDF
 PAGE = 600.0  # points of height that a picture may have
 KINDS = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
 
