@@ -352,6 +352,14 @@ def test_no_figure_moves_over_a_heading_or_code_and_its_output():
     assert len(list(pdf._moves(pdf.MARK.join(["= T", "Before.", figure, "After."]), "fig-one"))) == 2
 
 
+def test_of_the_next_subsection_a_heading_and_its_first_paragraph_fill_the_page():
+    figure = "#figure([x], caption: [c]) <fig-one>"
+    blocks = ["== T", figure, "=== Next", "First.", "Second."]
+    moved = [["== T", "=== Next", "First.", figure, "Second."]]
+    assert [each.split(pdf.MARK) for each in pdf._moves(pdf.MARK.join(blocks), "fig-one")] == moved
+    assert not [*pdf._moves(pdf.MARK.join([*blocks[:3], "#figure([y])"]), "fig-one")]
+
+
 def test_what_announces_something_stays_with_it():
     """Above a formula, a list or code, a line that ends in a colon does not stand alone at the foot of a page."""
     source = typst_of(notebook(new_markdown_cell("# T\n\nThe loss is averaged:\n\n$$x = 1$$ {#eq-x}\n\nThis ends.")))

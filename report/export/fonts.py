@@ -65,16 +65,18 @@ def _woff(path: Path, text: str) -> str:
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     options = subset.Options(
         flavor="woff", layout_features=["kern", "liga", "lnum", "tnum", "ssty"], notdef_outline=True,
-        drop_tables=["FFTM"], hinting=False,
+        drop_tables=["FFTM", "name"], hinting=False,
     )  # fmt: skip
     font = TTFont(path, recalcTimestamp=False, lazy=True)
     if path == MATH:
         constants = font["MATH"].table.MathConstants
         for name, thousandths in PLACES.items():
             getattr(constants, name).Value = round(thousandths * font["head"].unitsPerEm / 1000)
+    names = font["name"]  # browsers ask for it; to look for what in it is used takes longer than all else
     subsetter = subset.Subsetter(options)
     subsetter.populate(unicodes=set(map(ord, text)))
     subsetter.subset(font)
+    font["name"] = names
     file = io.BytesIO()
     font.flavor = "woff"
     font.save(file)

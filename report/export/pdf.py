@@ -26,11 +26,12 @@ SIZE = 9.0  # points of a table's type
 SMALLEST = 4.5  # points of type that can be read
 MARK = "\n//\ufdd2\n"
 FLOATS = re.compile(r"\A\s*#figure\(")
+FIXED = re.compile(r"\A\s*(?:=|#heading\(|#printing\(|#figure\()")
 PPI = 24  # of the pages that are looked at for holes
 FOOT = 842 - 46  # points from the top of a page at which its text ends
 TOP = 104  # points from the top of a page within which stands what was moved there, a heading above it or none
 HOLE = 36.0  # points of white that are let be
-TRIALS = 12  # of moving a figure
+TRIALS = 24  # of moving a figure
 GROUPED = "84%"  # of a line is a figure wide of which the page has several as tabs: here they stand together
 SPLIT = 7.0  # points of type of a table that is set in parts
 
@@ -271,15 +272,21 @@ def _holes(pages: list[bytes], places: list[tuple[str, int, float]]) -> dict[str
 
 
 def _moves(source: str, label: str) -> Iterator[str]:
-    """The source with the text after a figure set before it, and with the figure before the text that it follows; both
-    within their section, and no figure before another."""
+    """The source with the text after a figure set before it, and with the figure before the text that it follows; no
+    figure before another, and none into another section, but for those of the third level."""
     blocks = source.split(MARK)
     at = next((n for n, block in enumerate(blocks) if f"<{label}>" in block and FLOATS.search(block)), 0)
     after = next((n for n in range(at, len(blocks)) if not FLOATS.search(blocks[n])), at)
-    for first, moved in ((at, after), (at - 1, at)):
-        fixed = blocks[after if moved == after else at - 1].lstrip()
-        if at and fixed and not fixed.startswith(("=", "#heading(", "#printing(")) and not FLOATS.search(fixed):
-            yield MARK.join([*blocks[:first], blocks[moved], *blocks[first:moved], *blocks[moved + 1 :]])
+    end = after + 1 + blocks[after].lstrip().startswith("===")
+    if at < after and _moveable(blocks[end - 1 : end]):
+        yield MARK.join([*blocks[:at], *blocks[after:end], *blocks[at:after], *blocks[end:]])
+    if at and _moveable(blocks[at - 1 : at]):
+        yield MARK.join([*blocks[: at - 1], blocks[at], blocks[at - 1], *blocks[at + 1 :]])
+
+
+def _moveable(block: list[str]) -> bool:
+    """Whether there is a block, and it is text that is no heading and has no output."""
+    return any(text.strip() and not FIXED.search(text) for text in block)
 
 
 def _hole(page: bytes) -> float:
