@@ -12,7 +12,7 @@ BUDGET   :=
 KEEP     :=
 RECORD   :=
 LAB      :=
-override OUT := $(patsubst ~/%,$(HOME)/%,$(OUT))
+override OUT := $(or $(patsubst ~/%,$(HOME)/%,$(OUT)),report)
 DIR  := $(OUT)/$(PROFILE)
 WORK := $(DIR)/.work
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from report_lib import config as configs
 from report_lib.config import APPROACHES, PARAMETERS, PRESETS, parameters
 from report_lib.config.parameters import OF_RUNS
-from report_lib.config.plan import given
+from report_lib.config.plan import given, unplanned
 from report_lib.files import STORE, InputError, check_writable, folder, locate, read_yaml, shown, write_whole
 
 
@@ -183,7 +183,9 @@ def do_study(options: argparse.Namespace) -> None:
             print(f"{variable:<14} {text} ({name}: {default or '-'})")
         return
     settings = settings_of(options)
-    configs.plan(settings)
+    if (left_out := unplanned(settings)) and not options.heading:
+        lacks = "the ladder leads from corrected to tuned, defects and controls are compared with corrected"
+        print(f"not run: {', '.join(left_out)} ({lacks}; presets: {', '.join(settings['presets'])})", file=sys.stderr)
     if options.heading:
         print(*heading(settings), sep="\n")
     elif options.output:
@@ -207,7 +209,8 @@ def do_study(options: argparse.Namespace) -> None:
 
 def heading(settings: dict) -> list[str]:
     """What the title page takes from the study and not from its metadata, as name=value."""
-    own = {name: settings[name] for name in ("title", "subtitle", "course") if settings[name] is not None}
+    given_here = {name: settings[name] for name in ("title", "subtitle", "course")}
+    own = {name: " ".join(text.split()) for name, text in given_here.items() if text is not None}  # a line each
     if settings["network"] not in (None, configs.Config.network):
         own = {"title": f"Adapting a pretrained {configs.NETWORKS[settings['network']].name}"} | own
     return [f"{name}={value}" for name, value in own.items()]
@@ -230,6 +233,12 @@ def prepare(settings: dict) -> None:
     images = data.load(planned[0])
     for config in planned:
         data.check(images, config)
+    validating = data.split(images.train_labels, planned[0])[1]
+    few = sorted({*range(len(images.classes))} - {*images.train_labels[validating].tolist()})
+    if few and len(validating):
+        names = f"{images.classes[few[0]]!r}" + f" and {len(few) - 1:,} other classes" * (len(few) > 1)
+        least = int(0.5 / planned[0].val_fraction) + 1
+        print(f"no image of {names} validates: a class needs {least} training images for that", file=sys.stderr)
     print(needed(settings, images, weights))
 
 
@@ -254,19 +263,29 @@ def do_results(options: argparse.Namespace) -> None:
     write_whole(options.output, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
 
 
-def do_predict(options: argparse.Namespace) -> None:
+def do_predict(options: argparse.Namespace) -> int:
     from report_lib import runs
 
     if options.top < 1:
         raise InputError(f"top is {options.top}; allowed are whole numbers from 1")
-    record = runs.store.load(Path(options.run).absolute())
-    for image, answer in zip(options.images, runs.predict(record, [*map(at_shell, options.images)]), strict=True):
+    answer = runs.predictor(runs.store.load(Path(options.run).absolute()))
+    failed = 0
+    for image in options.images:
+        try:
+            classes = answer(at_shell(image))["classes"]
+        except InputError as error:  # the other images are answered all the same
+            failed = 2
+            print(f"error: {error}", file=sys.stderr)
+            if options.json:
+                print(json.dumps({"image": image, "error": str(error)}))
+            continue
         if options.json:
-            print(json.dumps(answer | {"image": image}))
+            print(json.dumps({"image": image, "classes": classes}))
             continue
         print(image)
-        for one in answer["classes"][: options.top]:
+        for one in classes[: options.top]:
             print(f"  {100 * one['probability']:5.1f} %  {shown(one['class'])[1:-1]}")
+    return failed
 
 
 if __name__ == "__main__":

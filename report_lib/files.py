@@ -176,8 +176,10 @@ def replacing(path: Path, prefix: str = "") -> Iterator[BinaryIO]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:  # as where a disk is full
+            error.filename = str(path)
         raise
 
 
@@ -258,9 +260,13 @@ def alone(path: Path, what: str) -> Iterator[None]:
             held.enter_context(lock.acquire())
         except NotImplementedError:
             pass
+        except PermissionError as error:
+            raise InputError(f"the lock {path} is another user's; wait for that run, or use another store") from error
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
                 raise
+        with contextlib.suppress(OSError):  # whatever the umask: one that is left behind must not stop others
+            path.chmod(0o666)
         yield
 
 

@@ -104,7 +104,7 @@ def test_wrong_options_are_one_sentence_on_stderr(arguments, capsys):
         (["results", "{file}", "--output", "{file}.json"], "has no finished run of linear_probe"),
         (["verify", "no/such/record"], "profile is"),
         (["verify", "{file}"], "has no finished run of linear_probe"),
-        (["predict", "x.png", "--run", "no/such/record"], "the record .*no/such/record cannot be read"),
+        (["predict", "x.png", "--run", "no/such/record"], "no/such/record is no record of a run"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(parameters_file, capsys, arguments, says):
@@ -268,6 +268,17 @@ def test_a_run_that_two_parts_of_a_study_ask_for_counts_once(parameters_file, ca
     assert f"{len(set(configs))} runs, 0 of them finished" in capsys.readouterr().out
 
 
+def test_what_is_not_run_and_what_validates_nothing_is_said(tree, tmp_path, capsys):
+    root = tree(("cat", "dog"), train=8)
+    for number in range(1, 8):
+        (root / "train" / "dog" / f"{number:03d}.png").unlink()
+    given = [*SMALL, "--data", str(root), "--runs", str(tmp_path / "runs"), "--presets", "tuned", "--present", "tuned"]
+    assert main(["study", *given, "--controls", "true", "--prepare"]) == 0
+    said = capsys.readouterr().err
+    assert "not run: controls (" in said and "presets: tuned" in said
+    assert "no image of 'dog' validates: a class needs 3 training images for that" in said
+
+
 def test_a_study_of_a_single_class_is_refused(tree, tmp_path, capsys):
     given = [*SMALL, "--data", str(tree(("cat",))), "--runs", str(tmp_path / "runs")]
     assert main(["study", *given, "--prepare"]) == 2
@@ -294,6 +305,8 @@ def test_the_heading_is_what_the_study_calls_itself(capsys):
     assert main(["study", "--profile", "demo", "--title", "Mine", "--course", "CS 1", "--heading"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "title=Mine" in lines and "course=CS 1" in lines
+    assert main(["study", "--profile", "demo", "--title", "Mine,\nset=x", "--heading"]) == 0
+    assert "title=Mine, set=x" in capsys.readouterr().out.splitlines()
     given = ["--profile", "demo", "--network", "resnet18", "--weights", "none"]
     assert main(["study", *given, "--heading"]) == 0
     title = [line for line in capsys.readouterr().out.splitlines() if line.startswith("title=")]
@@ -336,8 +349,13 @@ def test_a_trained_network_says_what_it_sees(options, tmp_path, capsys, monkeypa
     lines = capsys.readouterr().out.splitlines()
     best = answers[0]["classes"][0]
     assert lines == [str(picture), f"  {100 * best['probability']:5.1f} %  {best['class']}"]
-    assert main(["predict", str(tmp_path / "none.png"), "--run", record]) == 2
-    assert "none.png" in capsys.readouterr().err
+    none, pipe = tmp_path / "none.png", tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    assert main(["predict", str(none), str(picture), str(pipe), "--run", record, "--json"]) == 2
+    said = capsys.readouterr()  # one that cannot be read keeps none of the others from an answer
+    first, second, third = map(json.loads, said.out.splitlines())
+    assert "none.png" in first["error"] and second["image"] == str(picture) and second["classes"]
+    assert "a pipe or a device" in third["error"] and said.err.count("error: ") == 2
 
 
 def test_verify_takes_a_records_folder_or_a_studys_parameters(parameters_file, capsys):

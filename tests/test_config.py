@@ -33,6 +33,7 @@ from report_lib.config import (
     probe_of,
     resolve,
 )
+from report_lib.config.plan import unplanned
 from report_lib.config.registries import TRAINS
 from report_lib.files import PROJECT, InputError, folder, shown
 
@@ -503,8 +504,21 @@ def test_what_can_be_no_path_is_one_sentence(path):
     with pytest.raises(InputError, match="can be no path") as error:
         folder(path, "REPORT_RUNS", ".runs")
     is_one_short_sentence(error.value)
-    with pytest.raises(InputError, match="can be no path"):
+    with pytest.raises(InputError, match="can be no path|allowed is text of whole characters"):
         resolve("demo", {"runs": path})
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half a \ud800"])
+def test_a_title_is_of_whole_characters(text):
+    with pytest.raises(InputError, match="title is .*; allowed is text of whole characters") as error:
+        resolve("demo", {"title": text})
+    is_one_short_sentence(error.value)
+
+
+def test_what_has_no_preset_to_be_compared_with_is_named():
+    given = {"presets": "tuned", "present": "tuned", "ladder": True, "controls": True, "defects": "linear_probe"}
+    assert unplanned(resolve("demo", given)) == ["defects", "ladder", "controls"]
+    assert unplanned(resolve("demo", given | {"presets": "corrected,tuned"})) == []
 
 
 def test_a_short_value_is_shown_as_it_is():

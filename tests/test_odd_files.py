@@ -509,11 +509,33 @@ def test_a_zip_of_more_than_4_gibibytes_from_macos_is_refused_with_a_way_out(tmp
         data.load(macos_zip(tmp_path / "x.zip", GOOD, 1 << 29), 63)
 
 
-@pytest.mark.parametrize("start", [b"Rar!\x1a\x07\x01\0", b"7z\xbc\xaf\x27\x1c"])
+@pytest.mark.parametrize("start", [b"Rar!\x1a\x07\x01\0", b"7z\xbc\xaf\x27\x1c", b"(\xb5/\xfd", b"]\0\0\x80\0"])
 def test_an_archive_of_another_kind_is_named(tmp_path, start):
     (tmp_path / "x.zip").write_bytes(start + bytes(99))
-    with pytest.raises(InputError, match="it is (rar|7z), so unpack it or pack it anew as zip or tar$"):
+    with pytest.raises(InputError, match="it is (rar|7z|zstd|lzma), so unpack it or pack it anew as zip or tar$"):
         data.load(str(tmp_path / "x.zip"), 63)
+
+
+@pytest.mark.parametrize("start", [b"\x93NUMPY", b"\x89HDF\r\n", b"PAR1"])
+def test_arrays_are_no_image_files(tmp_path, start):
+    (tmp_path / "x.h5").write_bytes(start + bytes(99))
+    with pytest.raises(InputError, match="it is .*, so write its pictures as image files$"):
+        data.load(str(tmp_path / "x.h5"), 63)
+
+
+def test_what_lies_in_an_archive_instead_of_folders_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("images.npy", b"")
+        archive.writestr("flowers.zip", b"")
+    with pytest.raises(InputError, match="has no train/ folder with images; there are flowers.zip, images.npy; "):
+        data.load(str(tmp_path / "x.zip"), 63)
+
+
+def test_folders_in_class_folders_are_counted_and_named(tmp_path, capsys):
+    given = {f"{part}/{cls}/{kind}/{n}.png": png(n + len(kind) + 9 * len(part))
+             for part in ("train", "test") for cls in "ab" for kind in ("cat", "horse") for n in range(3)}  # fmt: skip
+    assert data.load(tree(tmp_path / "x", given), 63).classes == ("a", "b")
+    assert "Folders in class folders count as their class: 8, such as 'test/a/cat'." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("link", "target"), [("loop", "."), ("train/a/loop", "train"), ("train/a/loop", "train/a")])

@@ -94,9 +94,21 @@ def test_a_damaged_record_says_so(tmp_path, name, damage):
         content = bytearray((path / name).read_bytes())
         content[int(damage * (len(content) - 1))] ^= 1
         (path / name).write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read.*remove that folder to train it again") as error:
+    gone = (name, damage) == ("run.json", "gone")  # then it may be any folder, and nothing says to remove it
+    says = "is no record of a run, for it" if gone else "cannot be read.*remove that folder to train it again"
+    with pytest.raises(InputError, match=says) as error:
         store.load(path).tensors()
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and gone != ("remove" in str(error.value))
+
+
+def test_a_store_is_no_record_and_none_is_to_be_removed_that_is_only_closed(tmp_path, monkeypatch):
+    path = store.save(tmp_path, "run", INFO, EPOCHS, ARRAYS)
+    with pytest.raises(InputError, match=f"no record of a run.*name the folder of one, such as {path}$"):
+        store.load(tmp_path)
+    monkeypatch.setattr(type(path), "read_text", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "closed")))
+    with pytest.raises(InputError, match="cannot be read.*closed") as error:
+        store.load(path)
+    assert "remove" not in str(error.value)
 
 
 def test_predictions_are_never_unpickled(tmp_path):
@@ -170,6 +182,25 @@ def test_a_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         files.write_whole(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["note.json"]
+
+
+def test_what_is_no_room_for_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full.*note.json"):
+        files.write_whole(tmp_path / "note.json", "new")
+
+
+def test_a_lock_that_is_left_behind_stops_no_other_user(tmp_path, monkeypatch):
+    lock, mask = tmp_path / ".run.lock", os.umask(0o077)
+    try:
+        with files.alone(lock, "run"):
+            pass
+    finally:
+        os.umask(mask)
+    assert lock.stat().st_mode & 0o777 == 0o666
+    monkeypatch.setattr("filelock.FileLock.acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "no")))
+    with pytest.raises(InputError, match="the lock .*run.lock is another user's"), files.alone(lock, "run"):
+        pass
 
 
 def test_a_lock_is_free_again_afterwards_even_after_an_error(tmp_path):
@@ -467,8 +498,10 @@ def test_a_record_under_the_name_of_another_is_not_believed(study, trained, tmp_
     moved = shutil.copytree(study.store, tmp_path / "store")
     shutil.rmtree(moved / second.path.name)
     shutil.copytree(first.path, moved / second.path.name)
-    with pytest.raises(InputError, match="is that of another config; remove that folder"):
-        trained.study(runs=str(moved)).run(second.config)
+    other = trained.study(runs=str(moved))
+    for read in (lambda: other.run(second.config), lambda: other.all_runs):
+        with pytest.raises(InputError, match="is that of another config, .*; remove that folder"):
+            read()
 
 
 def test_a_record_of_other_data_is_not_believed(study, trained, tmp_path):
@@ -476,10 +509,9 @@ def test_a_record_of_other_data_is_not_believed(study, trained, tmp_path):
     moved = shutil.copytree(study.store, tmp_path / "store")
     made_up.rewrite(store.load(moved / run.path.name), run.info["data"]["fingerprint"], "others")
     other = trained.study(runs=str(moved))
-    with pytest.raises(InputError, match="is that of another config"):
-        other.run(run.config)
-    with pytest.raises(InputError, match="is that of other data or weights"):
-        other.all_runs  # noqa: B018
+    for read in (lambda: other.run(run.config), lambda: other.all_runs):
+        with pytest.raises(InputError, match="is that of another config, other data or weights"):
+            read()
 
 
 def test_a_record_says_all_that_a_report_needs(study, few_digits):

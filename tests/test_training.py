@@ -925,6 +925,25 @@ def test_nothing_within_an_epoch_waits_for_the_device(few_digits):
 # --- checkpoints -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_while_a_checkpoint_is_written_interrupts(tmp_path, monkeypatch, stop):
+    """torch's writer, closed half-way, raises an error of its own in place of what interrupted it."""
+
+    def interrupted(*_):
+        try:
+            raise stop
+        finally:
+            raise RuntimeError("unexpected pos")
+
+    net = torch.nn.Linear(2, 2)
+    checkpoints.save(tmp_path / "x", net, torch.optim.Adam(net.parameters()), {"epochs": 1})
+    before = (tmp_path / "x").read_bytes()
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(stop):
+        checkpoints.save(tmp_path / "x", net, torch.optim.Adam(net.parameters()), {"epochs": 2})
+    assert (tmp_path / "x").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_checkpoint_that_cannot_be_written_loses_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
     (tmp_path / "file").write_text("")

@@ -200,7 +200,10 @@ def _fits(value: object, kind: object, allowed: object) -> bool:
         return above and (value < allowed.high if allowed.below else value <= allowed.high)
     if isinstance(allowed, Source):
         return isinstance(value, str) and (value in allowed.names or _exists(value, allowed.file))
-    return isinstance(value, str) and (not allowed or value in allowed)  # type: ignore[operator]
+    if not isinstance(value, str):
+        return False
+    # Half a character, or a null character, can be in no title and no name of a file.
+    return value in allowed if allowed else "\0" not in value and value == value.encode(errors="replace").decode()  # type: ignore[operator]
 
 
 def _words(kind: object, allowed: object) -> str:
@@ -213,7 +216,7 @@ def _words(kind: object, allowed: object) -> str:
         return f"are numbers {start} {allowed.low:g} and {bound} {allowed.high:g}"
     if isinstance(allowed, Source):
         return f"are {', '.join(allowed.names)} or the path of {allowed.path}"
-    return f"are {', '.join(allowed)}" if allowed else "is text"  # type: ignore
+    return f"are {', '.join(allowed)}" if allowed else "is text of whole characters"  # type: ignore
 
 
 def _exists(path: str, file: bool) -> bool:

@@ -69,6 +69,13 @@ def plan(settings: dict) -> tuple[Planned, ...]:
     return tuple(planned)
 
 
+def unplanned(settings: dict) -> list[str]:
+    """What the study asks for beside its presets and has no run of, for it lacks a preset to compare it with."""
+    kinds = {part.kind for part in plan(settings)}
+    asked = {"defects": "defect", "ladder": "step", "controls": "control"}
+    return [name for name, kind in asked.items() if settings[name] and kind not in kinds]
+
+
 def best(settings: dict, approach: str) -> str:
     """The best preset of an approach that the study has: tuned, or else the one that is presented."""
     tuned = "tuned" in settings["presets"] and has_preset(approach, "tuned")

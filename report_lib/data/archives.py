@@ -20,7 +20,13 @@ LARGEST_HEADER = 1 << 20  # bytes of a tar header, a long name or attributes
 # An archive may unpack to so many bytes, or to so many times its own size if that is more.
 UNPACKED, RATIO = 4 << 30, 100
 UNDECLARED = "Some names are in an encoding that the archive does not declare, so their letters may be wrong."
-OTHERS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z"}  # by the first bytes
+UNPACK, ARRAYS = "unpack it or pack it anew as zip or tar", "write its pictures as image files"
+# What else comes instead, by its first bytes: its kind, and what to do.
+OTHERS = {
+    b"Rar!": ("rar", UNPACK), b"7z\xbc\xaf": ("7z", UNPACK), b"(\xb5/\xfd": ("zstd", UNPACK),
+    b"]\0\0\x80": ("lzma", UNPACK), b"]\0\0\0": ("lzma", UNPACK), b"]\0\0\4": ("lzma", UNPACK),
+    b"\x93NUM": ("an array of numpy's", ARRAYS), b"\x89HDF": ("HDF5", ARRAYS), b"PAR1": ("Parquet", ARRAYS),
+}  # fmt: skip
 
 
 class Member(NamedTuple):
@@ -58,9 +64,8 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
         tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, LookupError, struct.error,
         lzma.LZMAError, zlib.error,
     ) as error:  # fmt: skip
-        kind, advice = _other_kind(path), "is it complete? Else unpack it and name the folder"
-        if kind:
-            advice = f"it is {kind}, so unpack it or pack it anew as zip or tar"
+        kind, what = _other_kind(path)
+        advice = f"it is {kind}, so {what}" if kind else "is it complete? Else unpack it and name the folder"
         raise InputError(
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
             f"{advice}"
@@ -77,10 +82,10 @@ def _is_zip(path: Path) -> bool:
     return True
 
 
-def _other_kind(path: Path) -> str:
+def _other_kind(path: Path) -> tuple[str, str]:
     with contextlib.suppress(OSError), path.open("rb") as file:
-        return OTHERS.get(file.read(4), "")
-    return ""
+        return OTHERS.get(file.read(4), ("", ""))
+    return "", ""
 
 
 def _walked(path: Path) -> Iterator[tuple[Member, Path]]:

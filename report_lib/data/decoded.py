@@ -114,7 +114,7 @@ def make_room(cache: Path, size: int) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(cache).free < size:
         raise InputError(
-            f"cache is {str(cache)!r}, whose disk has no room for {size / 2**30:.1f} GiB more; make room, or name "
+            f"cache is {str(cache)!r}, whose disk has no room for {size / 2**20:,.0f} MiB more; make room, or name "
             "another folder in REPORT_CACHE"
         )
 

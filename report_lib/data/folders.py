@@ -86,6 +86,10 @@ def place(path: Path, names: Iterable[str]) -> tuple[dict[str, tuple[str, str]],
         for (part, cls), count in Counter(folders.values()).items()
         if count > 1
     ]
+    deeper = sorted({"/".join(parts[: len(lead) + 3]) for name, parts in within.items()
+                     if name in placed and not name.endswith("/") and len(parts) > len(lead) + 2})  # fmt: skip
+    if deeper:
+        notes.append(f"Folders in class folders count as their class: {len(deeper):,}, such as {deeper[0]!r}.")
     return placed, unused, notes
 
 
@@ -105,7 +109,10 @@ def _lead(path: Path, within: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     for name in beside:
         if PARTS.get(name.lower()) == lacks:
             raise InputError(f"data is {str(path)!r}, whose {name}/ holds no class folders; expected is {EXPECTED}")
-    there = f"there are {', '.join(f'{name}/' for name in beside[:6])}{', ...' * (len(beside) > 6)}; " if beside else ""
+    names = [f"{name}/" for name in beside] or sorted(
+        name.split("/")[-1] for name, parts in within.items() if parts == top and not name.endswith("/")
+    )
+    there = f"there are {', '.join(names[:6])}{', ...' * (len(names) > 6)}; " if names else ""
     raise InputError(
         f"data is {str(path)!r}, which has no {lacks}/ folder with images; {there}expected is {EXPECTED} "
         "(images for validation are drawn from train/)"

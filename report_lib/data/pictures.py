@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from report_lib.files import InputError
+from report_lib.files import InputError, check_plain
 
 with contextlib.suppress(ImportError):
     from pillow_heif import register_heif_opener
@@ -226,6 +226,7 @@ def read_picture(
     """uint8 (h, w, 3) of one image file, decoded as those of a data set are: squeezed to their stored size `shape`
     (h, w), with their range of `values` scaled to 0 to 255 if it has more than 8 bits. Raises InputError if it is no
     image."""
+    check_plain("image", str(path))
     with warnings.catch_warnings(action="ignore"):  # of metadata
         pixels = decode(str(path), Path(path), shape, values)
     if isinstance(pixels, str):

@@ -44,7 +44,8 @@ def check(images: Images, config: Config) -> None:
     train, validation = split(images.train_labels, config)
     if not len(validation) and not config.select_on_test:
         raise InputError(
-            f"val_fraction is {config.val_fraction}; of {len(train)} training images that leaves none for validation"
+            f"val_fraction is {config.val_fraction}; of {len(train)} training images that leaves none for validation, "
+            "where one of each class stays for training; give each class more images"
         )
     if config.batch_size > len(train):
         raise InputError(

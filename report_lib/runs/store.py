@@ -120,6 +120,9 @@ def exists(store: Path, name: str) -> bool:
 
 def load(path: Path) -> Run:
     """Reads a finished run. Raises InputError if a file of it is not what was written, or does not say enough."""
+    if not os.path.lexists(path / "run.json"):
+        inside = next((f", such as {found.parent}" for found in sorted(path.glob("*/run.json"))), "")
+        raise InputError(f"{path} is no record of a run, for it holds no run.json; name the folder of one{inside}")
     try:
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
         if info.pop("sha256", None) != digest(info):
@@ -145,6 +148,8 @@ def clear_way(store: Path, name: str) -> None:
 
 def _damaged(path: Path, error: Exception | str) -> InputError:
     reason = " ".join(str(error).split())
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # it may be whole all the same
+        return InputError(f"the record {path} cannot be read ({reason})")
     return InputError(
         f"the record {path} cannot be read ({reason}); remove that folder to train it again, or use another store"
     )

@@ -167,11 +167,7 @@ class Study:
                 f"{config.seed} with these parameters, data, weights and code; run that approach's notebook "
                 "first, with the same parameters"
             )
-        run = records.load(self.store / name)
-        found = (run.info["data"]["fingerprint"], run.info["weights"]["sha256"])
-        if found != (self.data_sha, self.weights_of(config)):
-            raise InputError(f"the record {run.path} is that of other data or weights; remove that folder")
-        return run
+        return train.recorded(self.store / name, config, self.data_sha, self.weights_of(config))
 
     def runs(self, approach: str, preset: str | None = None) -> Runs:
         """The runs of an approach, one per seed, of the presented preset or of another; none if it lacks that."""

@@ -123,15 +123,20 @@ def run(
                 lock.unlink()  # whoever still waits for it finds the run, and trains nothing
     else:  # its checkpoint stays behind where a run was killed after its record was there
         sweep(store, f".{name}-*.checkpoint*", 0)
-    finished = records.load(store / name)
-    contents = (finished.info["data"]["fingerprint"], finished.info["weights"]["sha256"])
+    return recorded(store / name, config, *shas)
+
+
+def recorded(path: Path, config: Config, data_sha: str, weights_sha: str | None) -> records.Run:
+    """The record at `path`. Raises InputError if it is damaged, or of another config, other data or other weights."""
+    run = records.load(path)
+    contents = (run.info["data"]["fingerprint"], run.info["weights"]["sha256"])
     nowhere = {"data": "", "weights": ""}  # whose paths may be others tomorrow
-    if finished.info["config"] | nowhere != dataclasses.asdict(config) | nowhere or contents != shas:
+    if run.info["config"] | nowhere != dataclasses.asdict(config) | nowhere or contents != (data_sha, weights_sha):
         raise InputError(
-            f"the record {finished.path} is that of another config; remove that folder to train it again, or use "
-            "another store"
+            f"the record {path} is that of another config, other data or weights; remove that folder to train it "
+            "again, or use another store"
         )
-    return finished
+    return run
 
 
 def make(

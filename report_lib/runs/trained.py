@@ -1,7 +1,7 @@
 """Trained networks, to be used: on new pictures, or looked into."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,20 +114,26 @@ def _part(name: str, depth: int) -> str:
     return ".".join(name.split(".")[:-1][:depth])
 
 
-@torch.inference_mode()
 def predict(run: Run, paths: Sequence[str | Path]) -> list[dict]:
     """What a run's network makes of image files: for each, its path and the classes with their probabilities, the
     likeliest first. A relative path starts at the project. Pictures are brought to the size that the training images
-    were stored in, and on as those were."""
+    were stored in, and on as those were. Raises InputError for what is no image."""
+    return list(map(predictor(run), paths))
+
+
+def predictor(run: Run) -> Callable[[str | Path], dict]:
+    """What `predict` asks for each image; the network is read once."""
     net, config = load_model(run), _config(run)
     height, width = run.info["data"]["stored_size"]
     span = run.info["data"]["facts"].get("range")
-    answers = []
-    for path in paths:
+
+    @torch.inference_mode()
+    def answer(path: str | Path) -> dict:
         pixels = torch.from_numpy(np.array(data.read_picture(locate(str(path)), (height, width), span)))
         logits = net(data.preprocess(pixels[None], config.image_size, config.normalisation))[0]
         order = logits.argsort(descending=True, stable=True).tolist()
         shares = logits.double().softmax(0).tolist()
         classes = [{"class": run.classes[at], "probability": shares[at]} for at in order]
-        answers.append({"image": str(path), "classes": classes})
-    return answers
+        return {"image": str(path), "classes": classes}
+
+    return answer

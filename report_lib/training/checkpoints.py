@@ -30,7 +30,16 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, histor
             file.seek(0)
             file.write(sha.digest())
     except (OSError, RuntimeError) as error:  # to lose a checkpoint is no reason to lose the run
+        _let_through(error.__context__)
         print(f"no checkpoint could be written to {path} ({error}); training goes on without", file=sys.stderr)
+
+
+def _let_through(cause: BaseException | None) -> None:
+    """Raises the interruption among the causes of an error: torch's writer, closed half-way, hides it behind its own."""
+    while cause is not None:
+        if not isinstance(cause, Exception):
+            raise cause
+        cause = cause.__context__
 
 
 def resume(path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
