@@ -21,7 +21,8 @@ WORK := $(DIR)/.work
 NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis
 TRAINING  := $(filter-out 03_analysis,$(NOTEBOOKS))
 # A notebook of WITH may be named as its file is, and has to be there.
-override WITH := $(patsubst %.ipynb,%,$(notdir $(WITH)))
+once = $(if $1,$(firstword $1) $(call once,$(filter-out $(firstword $1),$1)))
+override WITH := $(strip $(call once,$(filter-out $(NOTEBOOKS),$(patsubst %.ipynb,%,$(notdir $(WITH))))))
 EVERY     := $(NOTEBOOKS) $(WITH)
 $(foreach n,$(WITH),$(if $(wildcard notebooks/$n.ipynb),,$(error WITH names '$n', but there is no notebooks/$n.ipynb)))
 
@@ -156,9 +157,10 @@ $(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(EVERY:%=$(DIR)/%.ipynb) $(WORK)/parts
 	  < <("$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml --heading | grep =); \
 	"$(PYTHON)" -m export $(DIR) $* $(NOTEBOOKS:%=$(DIR)/%.ipynb) $(if $(WITH),--with $(WITH:%=$(DIR)/%.ipynb)) --link results.json "$$@"
 
-# Which notebooks the report is made of; written only when these are others than last time.
+# Which notebooks the report is made of, and the pictures beside them; written only when these are others than last time.
 $(WORK)/parts: FORCE
-	@mkdir -p $(WORK); echo "$(EVERY)" | cmp -s - $@ || echo "$(EVERY)" > $@
+	@mkdir -p $(WORK); { echo "$(EVERY)"; find -L notebooks -type f $(foreach e,png jpg jpeg gif webp svg bmp,-iname '*.$e' -o) -false \
+	  | LC_ALL=C sort | tr '\n' '\0' | xargs -0 cksum; } > $@.$$$$ 2>/dev/null; cmp -s $@.$$$$ $@ && rm $@.$$$$ || mv $@.$$$$ $@
 
 $(DIR)/results.json: $(DIR)/parameters.yaml $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 	@"$(PYTHON)" -m report_lib results $< --published report/published.yaml --searches $(wildcard report/tuning/*.yaml) --output $@

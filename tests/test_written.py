@@ -6,9 +6,11 @@ import io
 import re
 from html import unescape
 
+import numpy as np
 import pandas as pd
 import pytest
-from export import assemble, drawing, exporter, formulas, inline, metadata, pdf, tables
+import typst
+from export import assemble, drawing, exporter, fonts, formulas, inline, metadata, pdf, tables
 from export.origin import Journal
 from export.reading import begins, exercises, tidied
 from hypothesis import given, settings
@@ -35,6 +37,10 @@ def shown(source="x"):
     return out({"image/png": picture(), "text/plain": "<Figure>"}, source)
 
 
+def printed(text, source="x"):
+    return new_code_cell(source, outputs=[new_output("stream", name="stdout", text=text)])
+
+
 def written(*cells):
     """(words of the HTML, its source, the Typst source, the warnings)."""
     nb = new_notebook(cells=list(cells))
@@ -59,7 +65,8 @@ FORMULAS = [
     r"a \otimes b", r"\bigotimes_i a_i", r"\llbracket y \rrbracket", r"\begin{vmatrix}a & b\\ c & d\end{vmatrix}",
     r"\begin{Vmatrix}a\end{Vmatrix}", r"\left\|\begin{matrix}a\end{matrix}\right\|", r"\frac{}{}", "√", "A ∩ B", "a ⊗ b",
     "a ⊙ b", "« x »", "ħ", "⟦x⟧", r"\text{sect}\ \hat{y} = \operatorname*{arg\,max}_k z_k", r"\mathcal{L}(\theta)",
-    r"\begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}", r"\lVert w \rVert_2^2",
+    r"\begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}", r"\lVert w \rVert_2^2", r"\big\|x\big\|_2", r"X \perp\!\!\!\perp Y",
+    r"\|x\|_2", r"\left\|x\right\|_2^2", r"\mid x\mid_2", r"\bigl\langle x\bigr\rangle", r"f\!\left(x\right)",
 ]  # fmt: skip
 
 
@@ -125,7 +132,25 @@ CASES = {
     "options behind a magic": ([shown('%%time\n\n# | fig-cap: "After magic"\n# | fig-alt: "red"\nplot()')], ["After magic"], ["fig-cap"], None),
     "too many captions": ([shown('#| fig-cap: [One, Two, Three]\n#| fig-alt: red\nplot()')], ["One"], ["Two"], "its fig-cap has 3 texts, of which 1"),
     "captions of parts": ([shown('#| fig-subcap: [x, y]\n#| fig-alt: red\nplot()')], [], [], "'fig-subcap' has no effect here"),
-    "not to be run": ([new_code_cell("#| eval: false\nx")], [], [], "every cell of a report is executed"),
+    "not to be run": ([new_code_cell("#| eval: false\nx / 0")], ["x / 0"], ["eval:"], None),
+    "formula with blanks alone": ([md("Of $ n $ and $ k + 1 $ seeds")], ["seeds"], ["$ n $", "$ k"], None),
+    "heading of html": ([md("<h2>Head</h2>\n\nSee it.\n\n<details><summary>More</summary>\n\ninside\n\n</details>")], ["Head", "See it.", "More", "inside"], [], None),
+    "dashes that are no option": ([md("<!--TODO hide this-->\n\n$$ E=mc^2 $$ <!--eq-own-->\n\nSee [Equation](#eq-own), $a --b$ and https://x.invalid/?e=f&g=--h\n\n    run --fast a_b = $PATH")], ["run --fast a_b = $PATH", "g=--h", "Equation"], ["TODO", "eq-own--"], None),
+    "sources with a comma": ([md("Shown [@guo2017, @kumar2022] and [see @howe1974, @mcnemar1947].")], ["Guo", "Kumar", "Howe", "McNemar"], ["@"], None),
+    "references with a comma": ([md(f"![A]({RED}){{#fig-a}}\n\n![B]({RED}){{#fig-b}}\n\nSee [@fig-a, @fig-b].")], ["A", "B"], ["fig-a,"], None),
+    "options with a colon": ([shown('#| label: fig-c\n#| fig-cap: Result: it rises.\n#| fig-alt: red\nplot()'), md("See @fig-c.")], ["Result: it rises."], [], "are read line by line"),
+    "marked-up words in a cell": ([out({"text/html": PAIR.format("10<sup>3</sup> and <b>best</b>"), "text/plain": "x"})], ["best"], ["10 3"], None),
+    "hidden results": ([printed("unseen", "#| results: hide")], [], ["unseen"], None),
+    "results as markdown": ([printed("**strong** words", "#| results: asis")], ["words"], ["**"], None),
+    "code that is not folded": ([new_code_cell("#| code-fold: show\nvisible = 1")], ["visible = 1"], ["code-fold"], None),
+    "sizes": ([shown('#| fig-width: 4\n#| fig-alt: red\nplot()')], [], [], "'fig-width' has no effect here; give the size to what draws"),
+    "layout": ([shown('#| layout-ncol: 2\n#| fig-alt: red\nplot()')], [], [], "'layout-ncol: 2' has no effect here"),
+    "callout with a title": ([md('::: {.callout-note title="Mind this"}\nIt matters.\n:::')], ["Mind this", "It matters."], [":::"], None),
+    "callout with a heading": ([md("::: {.callout-tip}\n## A tip\n\nUse it.\n:::")], ["A tip", "Use it."], [":::", "1.1"], None),
+    "words between rules": ([md("---\n**Author:** me\n\n**Date:** today\n\n---")], ["Author:", "Date:"], ["<table"], None),
+    "words in brackets": ([md("## Plain\n\nThese [Plain] words.")], ["[Plain] words"], [], None),
+    "rules of an array": ([md(r"$$\begin{array}{c|c} a & b \\ \hline c & d \end{array}$$")], [], [], "rules of an array"),
+    "a size is no result": ([md(f"![A]({RED}){{width=40%}}")], [], ["40%"], None),
     "expression in an option": ([shown('#| fig-cap: "At `{python} x`"\n#| fig-alt: red\nplot()')], ["At"], [], "holds an expression"),
 }  # fmt: skip
 
@@ -148,6 +173,29 @@ def test_it_stands_in_both_formats_or_a_warning_says_why_not(name):
     for word in never:
         assert word not in plain and word not in typeset, word
     assert [w for w in warnings if warning is None or warning in w] if warning else not warnings, warnings
+
+
+def test_colours_of_a_terminal_and_bold_cells_stand_in_both_formats():
+    styled = '<style>#T_a_row0_col0 {font-weight: bold}</style><table><tr><th>p</th></tr><tr><td id="T_a_row0_col0">9</td></tr></table>'
+    red = printed("all \x1b[31mred\x1b[0m and \x1b[1mbold\x1b[0m")
+    _, page, source, _ = written(red, out({"text/html": styled, "text/plain": "x"}))
+    assert 'fill: rgb("#a80000"), raw("red")' in source and 'weight: 700, raw("bold")' in source and "ansi-red" in page
+    assert '#strong("9")' in source and "font-weight: 700" in page
+    power = out({"text/html": PAIR.format("10<sup>3</sup> and <b>best</b>"), "text/plain": "x"})
+    _, page, source, _ = written(power)
+    assert "10<sup>3</sup>" in page and "10#super[3]" in source and "#strong[best]" in source
+
+
+@pytest.mark.parametrize("terms", [9, 40])
+def test_a_wide_formula_and_a_long_word_of_code_stay_on_the_page(terms):
+    tex = " + ".join(f"x_{{{n}}}" for n in range(terms))
+    cells = [md(f"# T\n\n$$ {tex} $$\n\n$$ {tex} $$ {{#eq-w}}\n\nand `{'x' * 8 * terms}`.")]
+    source = pdf.Pdf(assemble.assemble(tidied(new_notebook(cells=cells)), Journal())).source(metadata.load())
+    made = typst.compile(source.encode(), format="png", ppi=72, font_paths=fonts.for_typst(False))
+    with Image.open(io.BytesIO(made if isinstance(made, bytes) else made[0])) as page:
+        ink = np.asarray(page.convert("L"))[100:700] < 128  # without running title and number of the page
+    line = slice(int(2 / 2.54 * 72) - 2, int(14 / 2.54 * 72) + 4)
+    assert ink[:, line].any() and not ink[:, : line.start].any() and not ink[:, line.stop :].any()
 
 
 def test_code_in_a_list_keeps_its_indentation():

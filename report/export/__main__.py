@@ -36,7 +36,11 @@ def export(
     notebooks = [path.name for path in [*main, *further] if path.resolve().parent == folder.resolve()]
     exporter = Report(details=details, beside=[*links, *notebooks])
     exporter.log.disabled = True  # the warnings are printed once, by main()
-    page, resources = exporter.from_notebook_node(merge(main, further), {"unique_key": name})
+    try:
+        page, resources = exporter.from_notebook_node(merge(main, further), {"unique_key": name})
+    except ExportError:
+        say(exporter.journal.warnings)  # among which may be why
+        raise
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f".{name}-*"):  # by one that was killed
         if time.time() - left.stat().st_mtime > 86_400:
@@ -85,12 +89,20 @@ def main(arguments: list[str] | None = None) -> int:
             changes[field] = value
         details = metadata.load(options.metadata, changes)
         warnings = export(options.folder, options.name, options.notebooks, options.further, details, options.link)
-    except (ExportError, OSError) as error:
+    except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        where = error.filename or options.folder
+        print(f"error: {where} cannot be read or written ({error.strerror or error})", file=sys.stderr)
+        return 2
+    say(warnings)
+    return 0
+
+
+def say(warnings: Sequence[str]) -> None:
     for message in warnings:
         print(f"warning: {message}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

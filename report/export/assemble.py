@@ -178,6 +178,18 @@ def _known() -> frozenset[str]:
     return frozenset(re.findall(r"^@\w+\{\s*([^,\s]+)\s*,", REFERENCES.read_text(encoding="utf-8"), re.MULTILINE))
 
 
+def _apart(citation: dict) -> list[dict]:
+    """The citations of [@a, @b], of which pandoc takes those after a comma for a remark on the first."""
+    suffix = citation["citationSuffix"]
+    at = next((n for n, node in enumerate(suffix) if node["t"] == "Cite"), None)
+    if at is None:
+        return [citation]
+    first = citation | {"citationSuffix": [] if stringify(suffix[:at]).strip() in (",", ";") else suffix[:at]}
+    inner = [each | {"citationMode": {"t": "NormalCitation"}} for each in suffix[at]["c"][0]]
+    inner[-1] = inner[-1] | {"citationSuffix": [*inner[-1]["citationSuffix"], *suffix[at + 1 :]]}
+    return [first, *(each for one in inner for each in _apart(one))]
+
+
 class _References:
     """Links and citations that refer to something in the document, or say so where they do not."""
 
@@ -216,6 +228,9 @@ class _References:
         return [link(f"#{label}", shown)]
 
     def _cite(self, citations: list[dict], shown: list[Node]) -> list[Node] | None:
+        if any("Cite" in (node["t"] for node in citation["citationSuffix"]) for citation in citations):
+            citations = [each for citation in citations for each in _apart(citation)]
+            return self._cite(citations, shown) or [{"t": "Cite", "c": [citations, shown]}]
         names = [citation["citationId"] for citation in citations]
         bare = citations[0]["citationMode"]["t"] == "AuthorInText"
         labels = [canonical(name[:1].lower() + name[1:]) for name in names]

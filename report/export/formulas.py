@@ -12,9 +12,13 @@ from . import pandoc
 RENAMED = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<cap>\bsect\b)|(?P<ring>\.circle\b)|(?P<stroked>\bbracket\.[lr])\.double\b'
     r"|(?P<angle>\bquote\.angle\b)|(?P<planck>\bplanck\.reduce\b)|(?P<root>√)|(?P<frac>\bfrac\(, ?\))"
+    # A bar is no relation, which would have its index below; a large sign is a formula's; \\! is a small step back.
+    r"|(?P<bar>(?<![\w.])(?:parallel|divides)|[∥∣])(?=[_^])|\[(?P<large>[a-z]+(?:\.[a-z]+)+|[a-z]{2,})\]|(?P<back>#h\(-1em\))"
 )
+BAR = {"∥": "parallel", "∣": "divides"}
 BARS = re.compile(r'delim: "\|\|"')  # of determinants and of norms, which Typst tells apart
 OPENED = re.compile(r"\\begin\{([vV])matrix|\\left\s*(\\\||\\l?Vert)\s*\\begin\{matrix")
+RULED = re.compile(r"\\hline|\\begin\{array\}\{[^}]*\|")  # which pandoc does not carry over
 Formula = tuple[str, str]  # (InlineMath or DisplayMath, LaTeX)
 
 
@@ -53,7 +57,9 @@ def refused(parts: Sequence[str]) -> bool:
 def _renamed(part: str, tex: str) -> str:
     def change(found: re.Match) -> str:
         new = {"text": found[0], "cap": "inter", "ring": ".o", "stroked": f"{found['stroked']}.stroked",
-               "angle": "quote.chevron", "planck": "planck", "root": '"√"', "frac": 'frac("", "")'}  # fmt: skip
+               "angle": "quote.chevron", "planck": "planck", "root": '"√"', "frac": 'frac("", "")',
+               "bar": f' class("normal", {BAR.get(found["bar"], found["bar"])})', "large": f"[${found['large']}$]",
+               "back": "#h(-0.167em)"}  # fmt: skip
         return new[str(found.lastgroup)]
 
     bars = iter(["|" if kind == "v" else "‖" for kind, _ in OPENED.findall(tex)])

@@ -114,7 +114,7 @@ class Html(Renderer):
             tag = "td" if not cell.text else "th" if cell.head else tag
             spans = "".join(f' {name}="{n}"' for name, n in (("colspan", cell.cols), ("rowspan", cell.rows)) if n > 1)
             looks = "; ".join(f"{name}: {value}" for name, value in (("background", cell.fill), ("color", cell.ink or (
-                _ink(cell.fill) if cell.fill else ""))) if value)  # fmt: skip
+                _ink(cell.fill) if cell.fill else "")), ("font-weight", "700" * cell.bold)) if value)  # fmt: skip
             short = " short" if len(cell.text) <= SHORT and tag == "td" else ""
             style = f' style="{looks}"' if looks else ""
             words = html.escape(cell.text)

@@ -27,13 +27,17 @@ MIME = "application/vnd.report.inline+json"
 EXPRESSION = re.compile(
     r"(?<!`)(?P<ticks>`{1,2})\{python\}[ \t\n]+(?P<code>(?:(?!(?P=ticks)).)+?)(?P=ticks)(?!`)", re.DOTALL
 )
+NOT_RUN = re.compile(r"\A(?:\s*#[^\n]*\n)*?\s*#\s?\| ?eval: *false\b")
 CELL = """# The numbers in the text above. This cell was inserted for the report.
 def _numbers_of_the_text(place, *expressions):
     from IPython.display import display
     values = []
     for expression in expressions:
         try:
-            values.append({{"expression": expression, "text": str(eval(expression, globals()))}})
+            value = eval(expression, globals())
+            if type(value).__module__ == "IPython.core.display":  # Markdown("..."), Latex("...")
+                value = value.data
+            values.append({{"expression": expression, "text": str(value)}})
         except Exception as error:
             hint = "; what makes it goes above the text" if isinstance(error, NameError) else ""
             raise type("InlineError", (Exception,), {{}})(
@@ -71,6 +75,8 @@ def prepare(path: Path) -> NotebookNode:
             cell.outputs, cell.execution_count = [], None
             if number - 1 in aside:
                 cell.metadata["tags"] = sorted(tags_of(cell) | {"exercise", "skip-execution"})
+            elif NOT_RUN.search(cell.source):
+                cell.metadata["tags"] = sorted(tags_of(cell) | {"skip-execution"})
         cells.append(cell)
         found = expressions(cell.source) if cell.cell_type == "markdown" and number - 1 not in aside else []
         if not found:

@@ -18,9 +18,14 @@ MACRO = re.compile(
 )
 
 
-SPACED = r"(?<![\\$])\$(?=[^$\n]*[\\^_=])(?!\$)[ \t]*([^$\n]*?[^$\s])[ \t]*(?<!\\)\$(?![\d$])"
+# What stays as it was typed: comments, lines of code by their indentation, addresses.
+KEPT = r"(?P<kept><!--.*?-->|^(?: {4,}|\t)(?![ \t]*(?:[-*+]|\d+[.)])[ \t])[^\n]*$|https?://[^\s)>]+)"
+SPACED = (  # a formula with blanks inside: one that can be nothing else, or without words and with blanks on both sides
+    r"(?<![\\$])\$(?!\$)(?:(?=[^$\n]*[\\^_=])[ \t]*(?P<tex>[^$\n]*?[^$\s])[ \t]*"
+    r"|[ \t]+(?P<apart>(?![^$\n]*[A-Za-z]{2})[^$\s](?:[^$\n]*?[^$\s])?)[ \t]+)(?<!\\)\$(?![\d$])"
+)
 TABLE = r"^([^\n|]*\S[^\n|]*)\n(?=[ \t]*\|[^\n]*\|[ \t]*\n[ \t]*\|?[ :|-]*-[ :|-]*$)"
-FLAG = r"(?<![\w-])--(?=[A-Za-z])"
+FLAG = r"(?<![\w!<&=/?#-])--(?=[A-Za-z])"
 
 
 def prepared(text: Text, definitions: dict[str, str]) -> str:
@@ -43,9 +48,12 @@ def prepared(text: Text, definitions: dict[str, str]) -> str:
         markdown = outside_code(REFERRED, lambda m: f"@{_equation_label(m[1])}", markdown)
         markdown = outside_code(LABELLED, lambda m: f"$${m[1]}{m[3]}$$ {{#{_equation_label(m[2])}}}", markdown)
     if "$" in markdown:  # as MathJax reads it, with spaces inside
-        markdown = outside_code(SPACED, r"$\1$", markdown)
+        markdown = outside_code(f"{KEPT}|{SPACED}", lambda m: m["kept"] or f"${m['tex'] or m['apart']}$", markdown)
     markdown = outside_code(TABLE, r"\1\n\n", markdown)
-    markdown = outside_code(FLAG, r"\\-\\-", markdown)  # no dash
+    if "--" in markdown:  # of an option, no dash
+        markdown = outside_code(
+            rf"{KEPT}|(?P<tex>\$[^$\n]+\$)|{FLAG}", lambda m: m["kept"] or m["tex"] or r"\-\-", markdown
+        )
     markdown = outside_code(r"^([ ]{0,3}\d{1,3})\)(?=[ \t])", r"\1.", markdown)
     if "$" not in markdown:
         markdown = MACRO.sub("", markdown)

@@ -197,7 +197,7 @@ def _cleaned(markup: str, context: Cell) -> list[Piece]:
     soup = BeautifulSoup(markup, "html.parser")
     styles = "\n".join(style.get_text() for style in soup.find_all("style"))
     for table in tables.tables(soup):
-        if table.find("img") or table.find("a", href=True) or "\ufdd0" in table.get_text():  # more than words
+        if tables.has_more_than_words(table):
             _with_caption(table, soup, context)
             continue
         block, lost = tables.block(table, styles)

@@ -19,7 +19,7 @@ MARKDOWN = (
     "markdown-raw_tex-raw_attribute-latex_macros-implicit_figures-native_divs-native_spans-auto_identifiers"
     "-yaml_metadata_block-pandoc_title_block-fancy_lists-example_lists-blank_before_header-blank_before_blockquote"
     "-line_blocks-superscript-subscript-markdown_in_html_blocks+markdown_in_html_blocks+lists_without_preceding_blankline"
-    "+autolink_bare_uris+tex_math_double_backslash"
+    "+autolink_bare_uris+tex_math_double_backslash-multiline_tables-simple_tables-implicit_header_references"
 )
 HTML = "html-raw_html-native_divs-native_spans-auto_identifiers"
 MARK = re.compile("^\ufdd2(\\d+)\ufdd2$")

@@ -37,6 +37,7 @@ class Cell:
     padded: tuple[tuple[str, bool], ...] = ()
     again: bool = False  # says what the cell above it says
     mono: bool = False  # a hash or a command
+    bold: bool = False
 
 
 @dataclasses.dataclass

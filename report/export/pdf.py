@@ -10,7 +10,7 @@ from pathlib import Path
 from . import fonts, formulas, tables
 from .assemble import REFERENCES, Document
 from .metadata import Metadata
-from .origin import ExportError
+from .origin import ExportError, Place
 from .pandoc import Blocks, Node, every, para, plain, raw_inline, stringify
 from .parts import Block, Cell
 from .pictures import Picture
@@ -33,6 +33,8 @@ TOP = 104  # points from the top of a page within which stands what was moved th
 HOLE = 36.0  # points of white that are let be
 TRIALS = 24  # of moving a figure
 GROUPED = "84%"  # of a line is a figure wide of which the page has several as tabs: here they stand together
+INKS = {"red": "#a80000", "green": "#0a5c1a", "yellow": "#6d5000", "blue": "#0b47a1", "magenta": "#8a1a85",
+        "cyan": "#005a66"}  # fmt: skip
 SPLIT = 7.0  # points of type of a table that is set in parts
 
 
@@ -53,6 +55,11 @@ class Pdf(Renderer):
         self.formulas, unread = formulas.typeset(known)
         self._say(unread)
         self.failed |= unread
+        for tex in {tex for _, tex in known if formulas.RULED.search(tex)}:
+            place = document.formulas.get(tex, Place())
+            document.journal.warn(
+                place, "the rules of an array (\\hline, or | between columns) are left out of the PDF"
+            )
 
     def formula(self, node: Node) -> list[Node]:
         return [raw_inline(self.target, self.formulas[node["c"][0]["t"], node["c"][1]])]
@@ -191,8 +198,11 @@ class Pdf(Renderer):
         return [self.raw(f"#printing({code})" if block.content.get("printing") else f"#{code}")]
 
     def output(self, block: Block) -> list[Node]:
-        text = _breakable(plain_text(block.content["lines"]))
-        return [self.raw(f"#output({quote(text)}, {str(bool(block.content.get('printed'))).lower()})")]
+        lines = block.content["lines"]
+        words = quote(_breakable(plain_text(lines)))
+        if any(looks for line in lines for _, looks in line):
+            words = "(" + "".join(f"({''.join(map(_run, line))})," for line in lines) + ")"
+        return [self.raw(f"#output({words}, {str(bool(block.content.get('printed'))).lower()})")]
 
     def _figure(self, block: Block, picture: str) -> list[Node]:
         return self._captioned(block, [self.raw(picture)], "image")
@@ -228,7 +238,7 @@ class Pdf(Renderer):
         elif not cell.head or foreign:
             # A few words stay on one line: no break at their spaces, nor (word joiner) at their hyphens.
             words = quote(_tied(text) if len(text) <= SHORT else text)
-        shown = f"[#({words})]" if not (foreign and cell.head) else f"[#strong({words})]"
+        shown = f"[#strong({words})]" if cell.bold or foreign and cell.head else f"[#({words})]"
         ink = cell.ink or ("#000000" if cell.fill else "")
         if ink:
             shown = f"text(fill: rgb({quote(ink)}), {shown})"
@@ -236,6 +246,13 @@ class Pdf(Renderer):
         spans += [f"fill: rgb({quote(cell.fill)})"] if cell.fill else []
         spans += ["align: center"] if cell.cols > 1 else []
         return f"table.cell({', '.join(spans)}, {shown})" if spans else shown
+
+
+def _run(run: tuple[str, tuple[str, ...]]) -> str:
+    """Words in the colours of a terminal, as Typst."""
+    words, looks = run
+    ink = next((f"fill: rgb({quote(INKS[look])}), " for look in looks if look in INKS), "")
+    return f"text({ink}{'weight: 700, ' * ('bold' in looks)}raw({quote(_breakable(words))})),"
 
 
 def _announces(paragraph: Node) -> bool:

@@ -34,6 +34,14 @@ def read(pieces: list[Text | Html], pool: Pool, journal: Journal) -> list[Blocks
     return read_trees
 
 
+def _titled(title: str, blocks: Blocks) -> Blocks:
+    """What a callout holds, whose title, or else its first heading, is a line in bold."""
+    words = inlines(title)
+    if not title and blocks and blocks[0]["t"] == "Header":
+        words, blocks = blocks[0]["c"][2], blocks[1:]
+    return [pandoc.para([{"t": "Strong", "c": words}]), *blocks] if words else blocks
+
+
 class _Meaning:
     """One piece's tree: numbers put in, pictures found, code and formulas made blocks, attributes left behind."""
 
@@ -213,6 +221,8 @@ class _Meaning:
         if any(name.startswith("on") or name == "style" for name, _ in attributes):
             self.warn(f"{attributes[0][0]} is left out; a report brings its own looks and runs no scripts")
         kept = [name for name in classes if name in CLASSES]
+        if kind == "Div" and any(name.startswith("callout") for name in classes):
+            inner = _titled(dict(attributes).get("title", ""), inner)
         label = canonical(label)
         if label and not inner:  # in Typst, a place to link to needs something that stands there
             inner = inlines("\N{WORD JOINER}") if kind == "Span" else [pandoc.plain(inlines("\N{WORD JOINER}"))]

@@ -40,7 +40,10 @@ def taken_out(node: object, text: Text, pool: Pool, journal: Journal, pending: l
             waiting.append(item)
             continue
         if waiting:
-            markup += f"<div>{pool.token(waiting)}</div>" if block else pool.token(waiting)
+            if block and all(node["t"] == "Plain" for node in waiting):  # words between two tags, as of a heading
+                markup += " ".join(pool.token(node["c"]) for node in waiting)
+            else:
+                markup += f"<div>{pool.token(waiting)}</div>" if block else pool.token(waiting)
             waiting = []
         markup += item["c"][1] if item else ""
 

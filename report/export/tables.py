@@ -26,6 +26,12 @@ def tables(soup: BeautifulSoup) -> list[Tag]:
     return [table for table in soup.find_all("table") if not table.find_parent("table")]
 
 
+def has_more_than_words(table: Tag) -> bool:
+    """Whether its cells hold pictures, links or marked-up words; signs such as $ and * are those of data."""
+    marked = table.find(["img", "sup", "sub", "b", "strong", "i", "em", "code", "kbd", "s", "del", "u", "mark"])
+    return bool(marked or table.find("a", href=True) or "\ufdd0" in table.get_text())
+
+
 def block(table: Tag, styles: str) -> tuple[Block, list[str]]:
     """(the table as a block, words for what of it is left out)."""
     shades, lost = _shades(styles)
@@ -144,7 +150,7 @@ def _cell(tag: Tag, shades: dict[str, dict[str, str]]) -> Cell:
     looks = {name: value for key in str(tag.get("id", "")).split() for name, value in shades.get(key, {}).items()}
     looks |= _declared(str(tag.get("style", "")))
     return Cell(re.sub(r"\s+", " ", words), _span(tag, "colspan"), _span(tag, "rowspan"), tag.name == "th",
-                looks.get("background-color", ""), looks.get("color", ""))  # fmt: skip
+                looks.get("background-color", ""), looks.get("color", ""), bold="font-weight" in looks)  # fmt: skip
 
 
 def _span(tag: Tag, name: str) -> int:
@@ -153,13 +159,15 @@ def _span(tag: Tag, name: str) -> int:
 
 
 def _declared(style: str) -> dict[str, str]:
-    """The colours of a style; nothing else of it, and no colour that is not one."""
+    """The colours of a style, and whether it is bold; nothing else of it, and no colour that is not one."""
     found = {}
     for declaration in style.split(";"):
         name, _, value = declaration.partition(":")
         name, value = name.strip().lower(), value.strip().lower()
         if name in ("background", "background-color"):
             name = "background-color"
+        if name == "font-weight" and (value in ("bold", "bolder") or value.isdigit() and int(value) >= 600):
+            found[name] = "bold"
         if name in ("color", "background-color") and COLOUR.fullmatch(value):
             found[name] = hexadecimal(value)  # "" for inherit, transparent and the like
     return {name: value for name, value in found.items() if value}

@@ -16,7 +16,9 @@ SPANS = re.compile(SPAN, re.DOTALL)
 CODE = re.compile(f"{FENCE}|{SPAN}", re.MULTILINE | re.DOTALL)
 MATH = re.compile(r"\$\$.*?\$\$|\$(?! )[^$\n]+(?<! )\$(?!\d)", re.DOTALL)
 ASIDE = re.compile(
-    r"\[[^\]\[\n]{0,500}@[^\]\n]{0,500}\]|\]\([^)\n]{0,500}\)|<!--.*?-->|<[^<>\n]{0,500}>|https?://\S+", re.DOTALL
+    r"\[[^\]\[\n]{0,500}@[^\]\n]{0,500}\]|\]\([^)\n]{0,500}\)|<!--.*?-->|<[^<>\n]{0,500}>|https?://\S+"
+    r"|\{[^{}\n]{0,200}=[^{}\n]{0,200}\}",
+    re.DOTALL,  # sizes of pictures
 )
 
 NUMBER = r"(?<![\w.-])[+\u2212-]?(?:\d[\d,]{0,20}(?:[.,]\d{1,20})?|\.\d{1,20})(?![\w.]{0,9}\d)"

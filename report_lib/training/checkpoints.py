@@ -35,7 +35,7 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, histor
 
 
 def _let_through(cause: BaseException | None) -> None:
-    """Raises the interruption among the causes of an error: torch's writer, closed half-way, hides it behind its own."""
+    """Raises the interruption that caused an error: torch's writer, closed half-way, hides it behind one of its own."""
     while cause is not None:
         if not isinstance(cause, Exception):
             raise cause
