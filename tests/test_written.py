@@ -186,6 +186,16 @@ def test_colours_of_a_terminal_and_bold_cells_stand_in_both_formats():
     assert "10<sup>3</sup>" in page and "10#super[3]" in source and "#strong[best]" in source
 
 
+def test_a_computed_word_may_be_markdown_and_no_script():
+    cell = md("It is `{python} best` and `{python} plain`.")
+    cell.metadata["report"] = {"values": [
+        {"expression": "best", "text": "**first** <script>alert(1)</script>", "markdown": True},
+        {"expression": "plain", "text": "**second**"}]}  # fmt: skip
+    _, page, source, _ = written(cell)
+    assert "<strong>first</strong>" in page and "**second**" in page and "<script>alert" not in page
+    assert "#strong[first]" in source
+
+
 @pytest.mark.parametrize("terms", [9, 40])
 def test_a_wide_formula_and_a_long_word_of_code_stay_on_the_page(terms):
     tex = " + ".join(f"x_{{{n}}}" for n in range(terms))

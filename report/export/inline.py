@@ -35,9 +35,9 @@ def _numbers_of_the_text(place, *expressions):
     for expression in expressions:
         try:
             value = eval(expression, globals())
-            if type(value).__module__ == "IPython.core.display":  # Markdown("..."), Latex("...")
-                value = value.data
-            values.append({{"expression": expression, "text": str(value)}})
+            written = type(value).__module__ == "IPython.core.display"  # Markdown("..."), Latex("...")
+            text = str(value.data if written else value)
+            values.append({{"expression": expression, "text": text, "markdown": written}})
         except Exception as error:
             hint = "; what makes it goes above the text" if isinstance(error, NameError) else ""
             raise type("InlineError", (Exception,), {{}})(

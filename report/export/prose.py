@@ -62,7 +62,12 @@ class _Meaning:
     def _code(self, content: list) -> list[Node] | None:
         found = re.match(r"\{python\}\s+(.*)", content[1], re.DOTALL)
         value = self._value(found[1]) if found else None
-        return [{"t": "Code", "c": [["", [], []], content[1]]}] if value is None else inlines(value)
+        if value is None:
+            return [{"t": "Code", "c": [["", [], []], content[1]]}]
+        if value.get("markdown"):  # Markdown("**so**")
+            return self.of([node for block in pandoc.read([value["text"]])[0] for node in block.get("c", [])
+                            if block["t"] in ("Para", "Plain")])  # fmt: skip
+        return inlines(str(value["text"]))
 
     def _codeblock(self, content: list) -> list[Node]:
         (_, classes, _), code = content
@@ -121,18 +126,20 @@ class _Meaning:
             return []
         return [node for picture, label in found for node in self._figure_of(picture, label)]
 
-    def _value(self, expression: str) -> str | None:
+    def _value(self, expression: str) -> dict | None:
         """What an expression in the text has come to."""
         expression = " ".join(expression.split())
         at = next((n for n, value in enumerate(self.values) if value["expression"] == expression), None)
         if at is None:
             return None
         same = sum(value["expression"] == expression for value in self.values) > 1
-        return str((self.values.pop(at) if same else self.values[at])["text"])
+        return self.values.pop(at) if same else self.values[at]
 
     def _computed(self, text: str) -> str:
         """`text` with the values of its expressions."""
-        return re.sub(r"`\{python\}\s+([^`]+)`", lambda m: self._value(m[1]) or m[0], text)
+        return re.sub(
+            r"`\{python\}\s+([^`]+)`", lambda m: str(value["text"]) if (value := self._value(m[1])) else m[0], text
+        )
 
     def _math(self, content: list) -> list[Node]:
         tex = markdown.expanded(self._computed(content[1]), self.known)
