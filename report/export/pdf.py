@@ -268,16 +268,15 @@ def _pages(made: object) -> list[bytes]:
 def _filled(source: str, holes: Callable[[str], dict[str, float]]) -> str:
     """The source with figures moved by a block where that makes the holes smaller that they leave on pages."""
     open_holes, tried = holes(source), 0
-    while tried < TRIALS:
-        for moved in [moved for label in open_holes for moved in _moves(source, label)]:
+    settled: set[str] = set()  # where no move helps; what is moved below does not change that
+    while tried < TRIALS and (label := next((label for label in open_holes if label not in settled), "")):
+        settled.add(label)
+        for moved in _moves(source, label):
             left, tried = holes(moved), tried + 1
             if sum(left.values()) < sum(open_holes.values()) - 1:
                 source, open_holes = moved, left
+                settled.discard(label)
                 break
-            if tried == TRIALS:
-                break
-        else:
-            break
     return source
 
 
