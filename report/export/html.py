@@ -45,7 +45,7 @@ class Html(Renderer):
         body = HEADING.sub(r'\1<a class="anchor" href="#\2" tabindex="-1" aria-hidden="true"></a>', body)
         light, dark = _code_styles()
         body = body.replace("/*pygments-light*/", light).replace("/*pygments-dark*/", dark)
-        body = body.replace("/*night*/", night(body))
+        body = body.replace("/*night*/", night(body)).replace("/*cite*/", html.escape(_bibtex(metadata)))
         return body.replace("/*fonts*/", fonts.faces(html.unescape(body), "<math" in body))
 
     def meta(self, metadata: Metadata) -> dict:
@@ -55,7 +55,7 @@ class Html(Renderer):
         files = [{"href": literal(urllib.parse.quote(name)), "name": literal(name.removesuffix(".ipynb"))}
                  for name in self.beside]  # fmt: skip
         found = {"description": literal(self._description()), "image": literal(self.preview),
-                 "cite": literal(_bibtex(metadata)), "beside": {
+                 "beside": {
                      "t": "MetaList", "c": [{"t": "MetaMap", "c": file} for file in files]}}  # fmt: skip
         return super().meta(metadata) | {name: value for name, value in found.items() if value["c"]}
 
