@@ -8,8 +8,8 @@ A notebook becomes one tree in which each output is a block (assemble.py); each 
 writes the tree. The user's own settings of nbconvert have no say: preprocessors and templates would change the report.
 """
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from nbconvert.exporters.exporter import Exporter
 from nbformat import NotebookNode
@@ -84,40 +84,19 @@ class Report(_Report):
     output_mimetype = "text/html"
 
     def made(self, document: Document, details: metadata.Metadata, system: bool) -> tuple:
-        beside: dict[str, bytes] = {}
-
-        def typeset() -> None:
+        def typeset() -> dict[str, bytes]:
             pdf = Pdf(document)
-            beside[".pdf"], beside[".png"] = pdf.compiled(pdf.source(details), system)
+            made, first_page = pdf.compiled(pdf.source(details), system)
+            beside = {".pdf": made, ".png": first_page}
             for block in document.pool.blocks():
                 if block.kind == "figure" and details.main_figure and block.label == details.main_figure:
                     beside["main_figure.png"] = drawn(block.content["svg"])
+            return beside
 
-        finish = _aside(typeset)
-        page = Html(document).page(details, [f"{self.name}.pdf", *self.beside], f"{self.name}.png")
-        finish()
-        return page, beside
-
-
-def _aside(work: Callable[[], None]) -> Callable[[], None]:
-    """Starts `work` on a thread; the function it returns waits for its end, and raises what it raised."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-
-    def finish() -> None:
-        thread.join()
-        if failed:
-            raise failed[0]
-
-    return finish
+        with ThreadPoolExecutor(1) as other:  # the PDF is typeset while the page is
+            beside = other.submit(typeset)
+            page = Html(document).page(details, [f"{self.name}.pdf", *self.beside], f"{self.name}.png")
+            return page, beside.result()
 
 
 def _texts(document: Document, details: metadata.Metadata) -> list[tuple[Place, str]]:

@@ -1,5 +1,6 @@
 """The title page: report/metadata.yaml, every field checked. What is wrong is one sentence with the field's name."""
 
+import contextlib
 import dataclasses
 import datetime
 import difflib
@@ -12,6 +13,10 @@ from .origin import ExportError
 
 FILE = Path(__file__).resolve().parents[1] / "metadata.yaml"
 MONTHS = ("January February March April May June July August September October November December").split()
+# What a date may be written as, once the time of day and what only fills it are gone: th, of, stops, the t of Sept.
+SPELLINGS = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d %B %Y", "%d %b %Y", "%B %d %Y", "%b %d %Y")
+CLOCK = re.compile(r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2})[T ].*")
+FILLING = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b|\bof\b|(?<=\bsep)t\b|[.,]+(?= )", re.IGNORECASE)
 EMAIL = re.compile(r"[^@\s<>\"]+@[^@\s<>\"]+\.[^@\s<>\"]+")
 LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(?:-[a-zA-Z]{4})?(?:-(?:[a-zA-Z]{2}|\d{3}))?")
 
@@ -93,30 +98,16 @@ def parse(given: dict, source: str = "metadata.yaml") -> Metadata:
 
 def date(value: object, source: str = "metadata.yaml") -> datetime.date:
     """A date in the spellings that are not ambiguous. Raises ExportError for others, and for days that do not exist."""
-    if isinstance(value, datetime.datetime):
-        return value.date()
-    if isinstance(value, datetime.date):
-        return value
     text = " ".join(str(value).split())
-    year = month = day = ""
-    if found := re.fullmatch(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ].*)?", text):
-        year, month, day = found.groups()
-    elif found := re.fullmatch(r"(\d{1,2})(?:st|nd|rd|th)?\.? (?:of )?([A-Za-z]{3,9})\.?,? (\d{4})", text):
-        day, month, year = found.groups()
-    elif found := re.fullmatch(r"([A-Za-z]{3,9})\.? (\d{1,2})(?:st|nd|rd|th)?,? (\d{4})", text):
-        month, day, year = found.groups()
-    elif found := re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", text):
-        day, month, year = found.groups()
-    names = {name.lower()[:length]: str(n) for n, name in enumerate(MONTHS, 1) for length in (3, 4, len(name))}
-    month = names.get(month.lower(), month)
     if text.lower() in ("today", "now"):
         raise ExportError(
             f"{source}: date is {text!r}; a report built again must not change, so write the day, such as 2026-11-23"
         )
-    try:
-        return datetime.date(int(year), int(month), int(day))
-    except ValueError:
-        raise ExportError(f"{source}: date is {text!r}; write it as 2026-11-23 or 23 November 2026") from None
+    plain = FILLING.sub("", CLOCK.sub(r"\1", text))
+    for spelling in SPELLINGS:
+        with contextlib.suppress(ValueError):
+            return datetime.datetime.strptime(plain, spelling).date()
+    raise ExportError(f"{source}: date is {text!r}; write it as 2026-11-23 or 23 November 2026")
 
 
 def _authors(value: object, source: str) -> tuple[Author, ...]:

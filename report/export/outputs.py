@@ -184,14 +184,8 @@ def _html(data: dict, output: NotebookNode, context: Cell) -> list[Piece] | None
 
 def _cleaned(markup: str, context: Cell) -> list[Piece]:
     def picture(kind: str, source: str, alt: str) -> str:
-        words, _, width = alt.partition("\0")
-        try:
-            content = source.encode() if kind == "svg" else pictures.addressed(source, context.folders, {})
-            shown = pictures.picture(content, words or _nameless(context), context.warn, pictures.points(width))
-        except ExportError as error:
-            context.warn(f"{error}; it is left out")
-            return ""
-        return context.pool.token(Block("image", {"picture": shown}, place=context.place))
+        shown = pictures.in_html(kind, source, alt, _nameless(context), context.folders, {}, context.warn)
+        return context.pool.token(Block("image", {"picture": shown}, place=context.place)) if shown else ""
 
     markup = sanitize.SVG.sub(lambda match: picture("svg", match[0], ""), markup)
     soup = BeautifulSoup(markup, "html.parser")

@@ -98,6 +98,20 @@ def addressed(source: str, folders: list[str], attachments: dict) -> bytes:
     raise ExportError(f"the picture {name[:80]!r} is not there")
 
 
+def in_html(
+    kind: str, source: str, alt: str, nameless: str, folders: list[str], attachments: dict, warn: Callable[[str], None]
+) -> Picture | None:
+    """An element of HTML, as sanitize.cleaned hands it over: a drawing ("svg"), or an image's address; `nameless` are
+    its words where it brings none. None where it is left out, which `warn` is told."""
+    words, _, width = alt.partition("\0")
+    try:
+        data = source.encode() if kind == "svg" else addressed(source, folders, attachments)
+        return picture(data, words or nameless, warn, points(width))
+    except ExportError as error:
+        warn(f"{error}; it is left out")
+        return None
+
+
 def points(width: str) -> float:
     """A width as Markdown and HTML have it, in points; 0 for none."""
     found = re.fullmatch(r"\s*([\d.]+)\s*(px|pt|in|cm|mm|%|em)?\s*", width)

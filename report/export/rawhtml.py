@@ -3,7 +3,7 @@
 import re
 
 from . import pandoc, pictures, sanitize
-from .origin import ExportError, Journal
+from .origin import Journal
 from .pandoc import Blocks, Node, inlines, stringify, walk
 from .parts import TOKEN, Block, Pool, Text
 
@@ -51,14 +51,8 @@ def taken_out(node: object, text: Text, pool: Pool, journal: Journal, pending: l
         journal.warn(text.place, says)
 
     def picture(kind: str, source: str, alt: str) -> str:
-        words, _, width = alt.partition("\0")
-        try:
-            data = source.encode() if kind == "svg" else pictures.addressed(source, text.folders, text.attachments)
-            shown = pictures.picture(data, words or "A picture", warn, pictures.points(width))
-        except ExportError as error:
-            warn(f"{error}; it is left out")
-            return ""
-        return pool.token(Block("image", {"picture": shown}, place=text.place))
+        shown = pictures.in_html(kind, source, alt, "A picture", text.folders, text.attachments, warn)
+        return pool.token(Block("image", {"picture": shown}, place=text.place)) if shown else ""
 
     pending.append(sanitize.cleaned(markup, warn, picture, block=block))
     return [{"t": "RawBlock" if block else "RawInline", "c": ["pending", str(len(pending) - 1)]}]
