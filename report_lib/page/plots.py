@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib import ticker
+from matplotlib.figure import Figure as Drawing
 
 from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, comparisons, measures
@@ -36,11 +37,20 @@ def _label(kind: str, runs: Runs) -> str:
     return f"fig-{kind}-{runs[0].approach.replace('_', '-')}"
 
 
+def _over_epochs(height: float, *titles: str) -> tuple[Drawing, plt.Axes, plt.Axes]:
+    """A drawing with axes for loss and accuracy side by side."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, height))
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(title=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    return fig, *axes
+
+
 def curves(runs: Runs) -> Figure:
     """Loss and accuracy over the epochs of one approach; each seed thin, their mean strong."""
     approach = APPROACHES[runs[0].approach]
     with styled():
-        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.75))
+        fig, loss, right = _over_epochs(1.75, "Loss, nats per sample", "Validation accuracy, %")
         lines = {"training": ("train_loss", ":"), "validation": ("validation_loss", "-")}
         ends = {name: (draw_seeds(loss, runs, *kind), approach.colour) for name, kind in lines.items()}
         draw_seeds(right, runs, "validation_accuracy", scale=100)
@@ -49,11 +59,10 @@ def curves(runs: Runs) -> Figure:
             right.plot(
                 *place, marker=approach.marker, color=approach.colour, markeredgecolor="black", zorder=3, clip_on=False
             )
-        loss.set(title="Loss, nats per sample", xlabel="epoch", ylim=(0, _stepped(loss, "loss")[1]))
-        right.set(title="Validation accuracy, %", xlabel="epoch", ylim=_stepped(right, "accuracy"))
+        loss.set(ylim=(0, _stepped(loss, "loss")[1]))
+        right.set(ylim=_stepped(right, "accuracy"))
         name_ends(loss, ends)
         for axis in (loss, right):
-            axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
             axis.margins(x=0.02)
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds (thin) and their mean (strong)"
     start, end = (np.mean([run.epochs["validation_accuracy"].iloc[at] for run in runs]) for at in (0, -1))
@@ -139,16 +148,14 @@ def validation(runs: Mapping[str, Runs]) -> Figure:
     first = next(iter(runs.values()))
     part = capital(judge(first))
     with styled():
-        fig, (loss, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.5))
+        fig, loss, right = _over_epochs(1.5, f"{part} loss, nats per sample", f"{part} accuracy, %")
         ends = {APPROACHES[a].name: (draw_seeds(loss, r, "validation_loss"), APPROACHES[a].colour)
                 for a, r in runs.items()}  # fmt: skip
         for r in runs.values():
             draw_seeds(right, r, "validation_accuracy", scale=100)
-        loss.set(title=f"{part} loss, nats per sample", xlabel="epoch", ylim=(0, None))
-        right.set(title=f"{part} accuracy, %", xlabel="epoch", ylim=_stepped(right, "accuracy"))
+        loss.set(ylim=(0, None))
+        right.set(ylim=_stepped(right, "accuracy"))
         name_ends(loss, ends)
-        for axis in (loss, right):
-            axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in r]) for a, r in runs.items()}
     best = min(lowest, key=lowest.__getitem__)
     return drawn(
