@@ -1,7 +1,7 @@
 """Runs and images -> figures made of pictures, uint8 (N, h, w, 3)."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -45,18 +45,29 @@ def samples(images: Images, per_class: int = 4) -> Figure:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A picture of a gallery, what stands above and below it, and what the figure's alternative text says of it."""
+
+    picture: np.ndarray
+    above: str
+    below: str = ""
+    words: str = ""
+
+
 def mistakes(runs: Mapping[str, Runs], images: Images, count: int = 6) -> Figure:
     """The wrong predictions that each approach (its first seed) is surest of.
 
     Raises InputError if `images` are not those of the runs.
     """
-    rows = {APPROACHES[approach].name: (r[0], measures.mistakes(r[0], count)) for approach, r in runs.items()}
-    surest = max((probabilities(run)[0].max(1)[at].max(initial=0) for run, at in rows.values()), default=0)
+    chosen = {approach: measures.mistakes(r[0], count) for approach, r in runs.items()}
+    surest = max((probabilities(runs[name][0])[0].max(1)[at].max(initial=0) for name, at in chosen.items()), default=0)
     return _gallery(
-        "fig-mistakes", rows, images,
+        "fig-mistakes",
         f"The mistakes each approach is surest of (seed {_seed(runs)}): the true class, what was predicted, and with "
         f"which confidence. The surest has {confidence(float(surest), 1)}."
         if surest else "No approach makes a mistake on the test images.",
+        [(APPROACHES[name].name, _judged(runs[name][0], at, images)) for name, at in chosen.items()],
     )  # fmt: skip
 
 
@@ -67,58 +78,43 @@ def disagreements(runs: Mapping[str, Runs], images: Images, count: int = 6) -> F
         return None
     firsts = {approach: r[0] for approach, r in runs.items()}
     right = {approach: measures.right((run,))[0] for approach, run in firsts.items()}
-    rows, counts = {}, []
+    rows, counts = [], []
     for approach, run in firsts.items():
         others = {name: other for name, other in firsts.items() if name != approach}
         only = np.flatnonzero(right[approach] & ~np.any([right[name] for name in others], axis=0))
         wrong = max(others.values(), key=lambda other: probabilities(other)[0].max(1)[only].sum())
         own, labels = probabilities(run)
         lead = own[only, labels[only]] - probabilities(wrong)[0][only, labels[only]]
-        name = APPROACHES[approach].name
-        rows[f"only {name}"] = (wrong, only[np.argsort(-lead, kind="stable")][:count])
+        surest = only[np.argsort(-lead, kind="stable")][:count]
+        rows.append((f"only {APPROACHES[approach].name}", _judged(wrong, surest, images)))
         counts.append(f"{len(only):,} only {the((run,))}")
     other = "the other one" if len(runs) == 2 else "the surest of the others"
     return _gallery(
-        "fig-disagreements", rows, images,
+        "fig-disagreements",
         f"Test images that only one approach gets right (seed {_seed(runs)}; {', '.join(counts)}): the true class, and "
         f"what {other} said.",
-    )  # fmt: skip
+        rows,
+    )
 
 
 def neighbours(run: Run, rows: Sequence[tuple[int, Sequence[tuple[int, float]]]], images: Images) -> Figure:
     """Test images, each before the training images that are nearest to it: `rows` has (test image, its (training image,
     similarity) pairs)."""
-    across = 1 + max((len(near) for _, near in rows), default=1)
     names, labels = short_names(images.classes, 12), np.asarray(images.train_labels)
-    test, train = np.asarray(images.test), np.asarray(images.train)
-    with _grid(lines := max(1, len(rows)), across, WIDTH, lines * (WIDTH / across + 0.55)) as (fig, axes):
-        for line, (at, near) in zip(axes, rows, strict=False):
-            line[0].imshow(test[at])
-            line[0].set_title(f"{names[_label(run, at)]}\nas {_answer(run, at)}", fontsize=8, loc="center")
-            for axis, (other, similarity) in zip(line[1:], near, strict=False):
-                axis.imshow(train[other])
-                axis.set_title(f"{names[labels[other]]}\n{similarity:.2f}", fontsize=8, loc="center")
-    listed = [f"{run.classes[_label(run, at)]}, nearest {', '.join(run.classes[labels[n]] for n, _ in near)}"
-              for at, near in rows]  # fmt: skip
-    return drawn(
-        fig,
+    shown = []
+    for at, near in rows:
+        true, like = _label(run, at), ", ".join(run.classes[labels[other]] for other, _ in near)
+        mistake = Shown(np.asarray(images.test[at]), f"{names[true]}\nas {_answer(run, at)}",
+                        words=f"{run.classes[true]}, nearest {like}")  # fmt: skip
+        beside = [Shown(np.asarray(images.train[n]), f"{names[labels[n]]}\n{similarity:.2f}") for n, similarity in near]
+        shown.append(("", [mistake, *beside]))
+    return _gallery(
         "fig-neighbours",
         f"The mistakes that {the((run,))} (seed {run.seed}) is surest of, at the left with true class, what it was "
         "taken for and confidence, and the training images nearest to each in the pretrained trunk’s features, with "
         "class and cosine similarity.",
-        "Rows of pictures: " + "; ".join(listed) if listed else "There are no mistakes.",
+        shown,
     )
-
-
-@contextlib.contextmanager
-def _grid(rows: int, columns: int, width: float, height: float) -> Iterator[tuple[plt.Figure, np.ndarray]]:  # type: ignore
-    """A figure of axes (rows, columns) without ticks and frames, in our style."""
-    with styled(axes_grid=False):
-        fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
-        for axis in axes.flat:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        yield fig, axes
 
 
 def _seed(runs: Mapping[str, Runs]) -> int:
@@ -135,22 +131,33 @@ def _answer(run: Run, at: int) -> str:
     return f"{short_names(run.classes, 14)[probability.argmax()]}\n{confidence(probability.max())}"
 
 
-def _gallery(label: str, rows: Mapping[str, tuple[Run, np.ndarray]], images: Images, caption: str) -> Figure:
-    """Test images in named rows, each with its true class above it and what a run says below."""
-    across = max(1, max(len(chosen) for _, chosen in rows.values()))
-    height = len(rows) * (WIDTH / max(across, 6) + 0.5)
-    listed = []
-    with _grid(len(rows), across, WIDTH, height) as (fig, axes):
-        for line, (name, (run, chosen)) in zip(axes, rows.items(), strict=True):
-            check_images(run, images.fingerprint)
-            titles = short_names(run.classes, 14, 2)
+def _judged(run: Run, chosen: np.ndarray, images: Images) -> list[Shown]:
+    """Test images, each with its true class above it and what a run says below."""
+    check_images(run, images.fingerprint)
+    titles, shown = short_names(run.classes, 14, 2), []
+    for at in map(int, chosen):
+        true, answer = _label(run, at), _answer(run, at)
+        words = f"{run.classes[true]} as {' '.join(answer.split())}"
+        shown.append(Shown(np.asarray(images.test[at]), titles[true], answer, words))
+    return shown
+
+
+def _gallery(label: str, caption: str, rows: Sequence[tuple[str, Sequence[Shown]]]) -> Figure:
+    """Pictures in rows, each row with its name at the left."""
+    across = max((len(shown) for _, shown in rows), default=1) or 1
+    height = max(1, len(rows)) * (WIDTH / max(across, 6) + 0.5)
+    with styled(axes_grid=False):
+        fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, height), squeeze=False)
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        for line, (name, shown) in zip(axes, rows, strict=False):
             line[0].set_ylabel(shorten(name, 20, 2))
-            if not len(chosen):
+            if not shown:
                 line[0].text(0.5, 0.5, "none", ha="center", va="center", transform=line[0].transAxes)
-            for axis, at in zip(line, chosen, strict=False):
-                answer = _answer(run, at)
-                axis.imshow(np.asarray(images.test[int(at)]))
-                axis.set_title(titles[_label(run, at)], fontsize=8, loc="center")
-                axis.set_xlabel(answer, fontsize=8, linespacing=1.3)
-                listed.append(f"{run.classes[_label(run, at)]} as {' '.join(answer.split())}")
-    return drawn(fig, label, caption, "Pictures: " + "; ".join(listed) if listed else "No such picture.")
+            for axis, one in zip(line, shown, strict=False):
+                axis.imshow(one.picture)
+                axis.set_title(one.above, fontsize=8, loc="center")
+                axis.set_xlabel(one.below, fontsize=8, linespacing=1.3)
+    words = "; ".join(one.words for _, shown in rows for one in shown if one.words)
+    return drawn(fig, label, caption, f"Pictures: {words}" if words else "No such picture.")
