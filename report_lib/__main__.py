@@ -5,12 +5,11 @@ Exit codes: 0 done, 1 a fault of the machine or of ours, 2 unusable input (with 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,9 +19,7 @@ from report_lib.config.parameters import OF_RUNS
 from report_lib.config.plan import given, unplanned
 from report_lib.files import STORE, InputError, check_writable, folder, locate, read_yaml, shown, write_whole
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come, with which a cluster takes a node back."""
+GOES_ON = "the last checkpoint of a long run is kept, and the same command goes on from it"
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,10 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("REPORT_PROGRESS", "lines")
     try:
-        with terminable():
-            code = options.do(options) or 0
-            sys.stdout.flush()
-            return code
+        code = options.do(options) or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         if getattr(options, "json", False):
@@ -55,26 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error.strerror or error} ({error.filename or 'no file named'})", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as ended:
-        how = "terminated" if isinstance(ended, Terminated) else "interrupted"
-        said = "the last checkpoint of a long run is kept, and the same command goes on from it"
-        print(f"{how}; {said}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(ended, Terminated) else signal.SIGINT)
+    except KeyboardInterrupt:
+        print(f"interrupted; {GOES_ON}", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Within it, the first SIGTERM raises Terminated, so that what was begun is tidied up."""
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def terminated(number: int, frame: object) -> NoReturn:
+    """SIGTERM has come, with which a cluster takes a node back: what was begun is tidied up, once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(2, f"terminated; {GOES_ON}\n".encode())  # not print, in which the signal may have come
+    sys.exit(128 + number)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -165,11 +151,13 @@ def do_run(options: argparse.Namespace) -> None:
         typed = {name: settings[name] for name in OF_RUNS if getattr(options, f"field_{name}") is not None}
         fields = given(settings, options.approach) | typed | {"seed": parameters.from_text(options.seed or "0", int)}
         config = configs.preset(options.approach, options.preset or "corrected", **fields)
-        settings["presets"] = tuple({*settings["presets"], config.preset})  # a tuned one's weights are kept
-    from report_lib import runs  # late, so that --help and a wrong value answer at once
+        settings["presets"] = tuple(
+            dict.fromkeys([*settings["presets"], config.preset])
+        )  # a tuned one's weights are kept
+    from report_lib.runs import Study  # late, so that --help and a wrong value answer at once
 
-    keep = runs.Study(settings, "", None).keeps(config)
-    done = runs.run(config, settings["runs"], at_shell(options.cache), settings["device"], keep=keep)
+    cache = at_shell(options.cache)
+    done = Study.of_settings(settings, cache).run(config, cache=cache)
     if options.json:
         figures = ("selected_epoch", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
         print(json.dumps({"record": str(done.path), **{name: done.info[name] for name in figures}}))
@@ -220,7 +208,6 @@ def prepare(settings: dict) -> None:
     """Decodes the images and checks data and weights, so that what is wrong is said before anything long begins."""
     from report_lib import data, models
     from report_lib.runs import Study
-    from report_lib.runs.disk import needed
 
     # Not the device: with a launcher, training happens on another machine.
     try:
@@ -239,7 +226,7 @@ def prepare(settings: dict) -> None:
         names = f"{images.classes[few[0]]!r}" + f" and {len(few) - 1:,} other classes" * (len(few) > 1)
         least = int(0.5 / planned[0].val_fraction) + 1
         print(f"no image of {names} validates: a class needs {least} training images for that", file=sys.stderr)
-    print(needed(settings, images, weights))
+    print(Study(settings, images.fingerprint, weights.sha256).disk_needed(images, weights))
 
 
 def do_verify(options: argparse.Namespace) -> int:
@@ -289,4 +276,5 @@ def do_predict(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminated)
     sys.exit(main())

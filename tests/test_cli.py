@@ -129,7 +129,7 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "run", interrupt)
+    monkeypatch.setattr(runner, "run", interrupt)
     assert main(["run", "--approach", "linear_probe"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -138,7 +138,7 @@ def test_a_fault_of_the_machine_is_one_sentence_and_exit_code_1(monkeypatch, cap
     def broken(*_, **__):
         raise OSError(5, "Input/output error", "a/disk")
 
-    monkeypatch.setattr(runs, "run", broken)
+    monkeypatch.setattr(runner, "run", broken)
     assert main(["run", "--approach", "linear_probe"]) == 1
     assert capsys.readouterr().err == "error: Input/output error (a/disk)\n"
 
@@ -191,7 +191,7 @@ def test_a_run_may_have_another_seed_than_the_profile_plans_for(tmp_path, monkey
         "presets: corrected,tuned\nseeds: 0,1\ndefects: full_finetune\nbudgets: 5,10\nepochs: 3\n"
     )
     asked = []
-    monkeypatch.setattr(runs, "run", lambda config, *_, **__: asked.append(config) or sys.exit())
+    monkeypatch.setattr(runner, "run", lambda config, *_, **__: asked.append(config) or sys.exit())
     for more in (["--preset", "tuned"], ["--per-class", "7", "--epochs", "2"]):
         with pytest.raises(SystemExit):
             main(["run", "--profile", "mine", "--approach", "full_finetune", "--seed", "3", *more])
@@ -203,13 +203,13 @@ def test_paths_start_at_the_working_folder(tree, tmp_path, monkeypatch):
     tree()
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr(runs, "run", lambda *given, **more: asked.append((given, more)) or sys.exit())
+    monkeypatch.setattr(runner, "run", lambda *given: asked.append(given) or sys.exit())
     with pytest.raises(SystemExit):
         main(["run", "--approach", "linear_probe", "--data", "tree", "--runs", "store", "--cache", "cache"])
-    ((config, store, cache, device), more) = asked[0]
+    ((config, store, cache, device, *_, keep, _),) = asked
     assert (PROJECT / config.data).resolve() == (tmp_path / "tree").resolve()
     assert (PROJECT / store).resolve() == (tmp_path / "store").resolve() and cache == str(tmp_path / "cache")
-    assert device == "auto" and more == {"keep": True}
+    assert device == "auto" and keep
 
 
 # --- study -----------------------------------------------------------------------------------------------------

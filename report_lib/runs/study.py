@@ -17,7 +17,6 @@ from report_lib.files import STORE, InputError, folder
 from report_lib.runs import store as records
 from report_lib.runs import train
 from report_lib.runs.store import Run
-from report_lib.runs.train import unwatched
 
 Runs = tuple[Run, ...]
 
@@ -102,6 +101,23 @@ class Study:
         """The runs that the store lacks."""
         return [self.name(c) for _, c in self.configs() if not records.exists(self.store, self.name(c))]
 
+    def disk_needed(self, images: data.Images, weights: models.Weights) -> str:
+        """A sentence on the runs, and on the disk that those which the store lacks will take, about.
+
+        `weights` are those that they start from, as many as a trained network has: to build one takes seconds.
+        """
+        missing, configs = set(self.missing()), {self.name(config): config for _, config in self.configs()}
+        lacking = [config for name, config in configs.items() if name in missing]
+        said = f"{len(configs)} runs, {len(configs) - len(lacking)} of them finished"
+        if not lacking:
+            return f"{said}; nothing is left to train"
+        state = weights.state or models.build(lacking[0], len(images.classes), weights).state_dict()
+        kept = sum(self.keeps(config) and config.trains != "head" for config in lacking)
+        predictions = len(images.classes) * (len(images.test) + len(images.train) // 5)
+        floats = len(lacking) * predictions + kept * sum(value.numel() for value in state.values())
+        size = f"{4 * floats / 2**20:,.0f} MiB"
+        return f"{said}; the others take about {size} in {self.store}, {kept} trained networks included"
+
     # --- trained ---
 
     def train(
@@ -109,7 +125,7 @@ class Study:
         config: Config,
         net: nn.Module | None = None,
         step: training.Step = training.step,
-        watch: training.Watch = unwatched,
+        watch: training.Watch | None = None,
         cache: str = "",
     ) -> list[Run]:
         """The runs of `config`, one per seed of the study: read from the store, or trained now.
@@ -126,7 +142,7 @@ class Study:
         config: Config,
         net: nn.Module | None = None,
         step: training.Step = training.step,
-        watch: training.Watch = unwatched,
+        watch: training.Watch | None = None,
         cache: str = "",
     ) -> Run:
         """The run of `config` alone, read or trained; see `train`."""
@@ -137,7 +153,7 @@ class Study:
         device = self.settings["device"]
         return train.run(config, str(self.store), cache, device, watch, net, step, self.keeps(config), shas)
 
-    def train_all(self, approach: str, watch: training.Watch = unwatched) -> int:
+    def train_all(self, approach: str, watch: training.Watch | None = None) -> int:
         """Trains what the store lacks of all that the study plans for an approach; returns how many runs there are."""
         configs = [config for planned, config in self.configs() if planned.approach == approach]
         for config in configs:

@@ -23,10 +23,6 @@ from report_lib.training.device import as_file_name as device_as_file_name
 from report_lib.training.device import device_name, lacks_memory, peak_memory_mib, reset_peak_memory
 
 
-def unwatched(config: Config, epochs: list[dict]) -> None:
-    """Nobody looks on."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Change:
     """What a notebook changed in the network or the step that it hands over, beside what its config says."""
@@ -84,7 +80,7 @@ def run(
     runs: str = "",
     cache: str = "",
     device: str = "auto",
-    watch: training.Watch = unwatched,
+    watch: training.Watch | None = None,
     net: nn.Module | None = None,
     step: training.Step = training.step,
     keep: bool = False,
@@ -145,7 +141,7 @@ def make(
     place: training.Place,
     store: Path,
     name: str,
-    watch: training.Watch,
+    watch: training.Watch | None,
     net: nn.Module | None,
     step: training.Step,
     change: Change,
@@ -168,7 +164,8 @@ def make(
     try:
         task = loop.begin(net, images, config, place)
         for history in loop.train(task, config, place, step, checkpoint):
-            watch(config, history.epochs)
+            if watch:
+                watch(config, history.epochs)
         task.module.load_state_dict(history.state)
         clock = time.perf_counter()
         test_logits = loop.test(task, history, images, config, place)
