@@ -6,8 +6,3 @@ from report_lib.config.plan import Planned, plan
 from report_lib.config.presets import decides, has_preset, preset, probe_of
 from report_lib.config.registries import APPROACHES, FEW_LABELS, MEANINGS, NETWORKS, PRESETS, TUNED_FOR_FEW
 from report_lib.config.seeds import derive_seed
-
-__all__ = [
-    "APPROACHES", "DEFECTS", "FEW_LABELS", "FIELDS", "MEANINGS", "NETWORKS", "PARAMETERS", "PRESETS", "TUNED_FOR_FEW",
-    "Config", "Planned", "decides", "derive_seed", "has_preset", "plan", "preset", "probe_of", "resolve",
-]  # fmt: skip

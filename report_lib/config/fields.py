@@ -109,8 +109,9 @@ class Config:
         False, help="the test images take the place of the validation images", defect="the test images select the epoch"
     )
     train_on_all: bool = option(
-        False, help="nothing is held out", defect="nothing is held out (against: the test images select)"
-    )
+        False, help="nothing is held out",
+        defect="nothing is held out, so the test images select too (two defects; effect of the first)",
+    )  # fmt: skip
     normalisation: str = option(
         "imagenet", ("imagenet", "half"), "of the inputs: by ImageNet's channel means and deviations, or by 0.5",
         defect="inputs normalised by 0.5 and 0.5",

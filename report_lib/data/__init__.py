@@ -4,8 +4,3 @@ from report_lib.data.decoded import cache_limit, make_room
 from report_lib.data.pictures import read_picture
 from report_lib.data.sources import fingerprint, load
 from report_lib.data.tensors import NORMALISATION, Images, augment, check, preprocess, split
-
-__all__ = [
-    "NORMALISATION", "Images", "augment", "cache_limit", "check", "fingerprint", "load", "make_room", "preprocess",
-    "read_picture", "split",
-]  # fmt: skip

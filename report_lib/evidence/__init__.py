@@ -2,5 +2,3 @@
 
 from report_lib.evidence.measures import Comparison, accuracy, compare, comparisons
 from report_lib.evidence.results import report_numbers, results
-
-__all__ = ["Comparison", "accuracy", "compare", "comparisons", "report_numbers", "results"]

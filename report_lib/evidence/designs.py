@@ -14,7 +14,6 @@ from report_lib.evidence.stats import Difference
 from report_lib.runs import Runs, Study
 
 WITHIN = "range of the seeds, each within its own run"
-TOGETHER = "nothing is held out, so the test images select too (two defects; effect of the first)"
 
 
 # --- selection -------------------------------------------------------------------------------------------------
@@ -74,8 +73,7 @@ def defect_effects(study: Study) -> list[dict]:
                 same = effect.low == effect.high == 0
             label = DEFECTS.get(name, "all of them together: published")
             effects.append({"approach": approach, "defect": name, "runs": runs, "effect": effect, "against": against,
-                            "label": TOGETHER if against == "select_on_test" else label,
-                            "same_images_right": same})  # fmt: skip
+                            "label": label, "same_images_right": same})  # fmt: skip
     return effects
 
 

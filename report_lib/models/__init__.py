@@ -19,9 +19,3 @@ from report_lib.models.networks import (
     width_below,
 )
 from report_lib.models.weights import Weights, bare, load_weights, of_trunk, weights_sha256
-
-__all__ = [
-    "Standardised", "Weights", "bare", "build", "cut", "flops", "head_of", "like", "load_weights",
-    "normalises", "of_trunk", "origin_of", "outline", "set_head", "set_mode", "stages", "summary", "train_only",
-    "trained_by", "trained_names", "weights_sha256", "width_below",
-]  # fmt: skip

@@ -5,17 +5,3 @@ from report_lib.runs.study import Runs, Study
 from report_lib.runs.train import make, run, run_name
 from report_lib.runs.trained import layer_changes, load_model, predict, predictor
 from report_lib.runs.verify import verify
-
-__all__ = [
-    "Run",
-    "Runs",
-    "Study",
-    "layer_changes",
-    "load_model",
-    "make",
-    "predict",
-    "predictor",
-    "run",
-    "run_name",
-    "verify",
-]

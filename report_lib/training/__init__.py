@@ -18,9 +18,3 @@ from report_lib.training.loop import (
 )
 from report_lib.training.precision import pick_precision
 from report_lib.training.task import Task, features_of, prepare
-
-__all__ = [
-    "Diverged", "History", "Place", "Step", "Task", "Watch", "check_unchanged", "code_hash", "differs", "epochs",
-    "features_of", "frozen_features", "pick_device", "pick_precision", "place", "predict", "prepare", "score",
-    "selects", "step", "train", "train_epoch",
-]  # fmt: skip
