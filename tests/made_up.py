@@ -80,7 +80,7 @@ def content(config, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
         "test_accuracy": tested,
         "test_loss": float(stats.cross_entropy(test_logits, test_labels).mean()),
         "train_seconds": features + sum(e["train_seconds"] for e in epochs), "features_seconds": features,
-        "start_seconds": 0.0, "validation_seconds": 0.3, "test_seconds": 0.1, "images_per_second": 100.0,
+        "start_seconds": 0.0, "validation_seconds": 0.3, "test_seconds": 0.1,
         "parameters": 100, "trained_parameters": 100 if everything else 10, "forward_flops": 10**9,
         "backward_flops": 2 * 10**9 if everything else 10**6, "peak_memory_mib": 1000.0,
         "provenance": {"started": "2026-01-01T00:00:00", "finished": "2026-01-01T00:00:10", "commit": "0" * 40,

@@ -70,11 +70,6 @@ def test_cross_entropy_is_that_of_scipy_and_survives_large_logits():
     assert np.isfinite(stats.cross_entropy(np.array([[1e4, 0.0]]), np.array([1]))).all()
 
 
-def test_confusion_counts_true_by_predicted():
-    counts = stats.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
-
-
 def test_bootstrap_agrees_with_the_normal_interval():
     rng = np.random.default_rng(1)
     a, b = rng.normal(0, 1, (1, 2000)), rng.normal(0.1, 1, (1, 2000))

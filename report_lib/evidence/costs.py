@@ -74,11 +74,6 @@ class Reached:
         middle = float(np.mean([late[(len(late) - 1) // 2], late[len(late) // 2]]))
         return middle if np.isfinite(middle) else None
 
-    @property
-    def mean(self) -> float | None:
-        """Of all seeds; None if one of them does not reach it, since a mean of the others would flatter."""
-        return None if None in self.seconds else float(np.mean(self.of_those_that_do))
-
 
 def reached(runs: Runs, target: float) -> Reached:
     """Training time until validation accuracy reaches `target`; features and the start are part of it."""

@@ -72,8 +72,9 @@ def probabilities(run: Run) -> tuple[np.ndarray, np.ndarray]:
 @once
 def confusion(runs: Runs) -> np.ndarray:
     """Counts (classes, classes), row true, column predicted, of the test images of all seeds together."""
-    pairs = ((run.predictions["test_labels"], predicted(run)) for run in runs)
-    return np.sum([stats.confusion(*pair, len(runs[0].classes)) for pair in pairs], axis=0)
+    classes = len(runs[0].classes)
+    pairs = np.concatenate([run.predictions["test_labels"] * classes + predicted(run) for run in runs])
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 @once
@@ -194,8 +195,9 @@ class Comparison:
     @functools.cached_property
     def classes(self) -> list[Difference]:
         """Difference in accuracy on the test images of each class."""
-        labels = self.a[0].predictions["test_labels"]
-        return stats.paired_by_class(right(self.a), right(self.b), labels, len(self.a[0].classes))
+        a, b, labels = right(self.a), right(self.b), self.a[0].predictions["test_labels"]
+        of_class = [labels == label for label in range(len(self.a[0].classes))]
+        return [stats.paired_difference(a[:, chosen], b[:, chosen], 2_000) for chosen in of_class]
 
     @functools.cached_property
     def counts(self) -> list[dict]:
@@ -239,11 +241,6 @@ def comparisons(runs: Mapping[str, Runs]) -> list[Comparison]:
     """Each approach with the first of `runs` (approach -> runs)."""
     every = list(runs.values())
     return [compare(every[0], other) for other in every[1:]]
-
-
-def pair_name(comparison: Comparison) -> str:
-    """How results.json names the pair: the approach, " minus ", and the first one."""
-    return f"{comparison.b[0].approach} minus {comparison.a[0].approach}"
 
 
 def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from report_lib.evidence import costs, designs, measures
-from report_lib.evidence.measures import accuracy, compare, comparisons, pair_name
+from report_lib.evidence.measures import accuracy, compare, comparisons
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.runs import Run, Runs, Study
 
@@ -42,6 +42,7 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
     own = ("approach", "preset", "seed", "learning_rate")
     config = {name: value for name, value in config.items() if name not in own}
     config |= {name: measures.without_folder(config[name]) for name in ("data", "weights")}
+    flattery = designs.flattery(study)
     numbers = {
         "profile": study.settings["profile"],
         "data": info["data"] | {"name": study.settings["data_name"] or info["data"]["name"]},
@@ -82,14 +83,22 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
                                  "difference": _difference(pair.accuracy)}
             for name, pair in designs.controls(study)
         ],
-        "selection": _selection(study),
+        "selection": flattery and {
+            "validation_minus_test": _difference(flattery.difference), "runs": flattery.runs,
+            "validation_above_test": flattery.above,
+        },
         "time_to_accuracy": [
             {"approach": runs[0].approach, "preset": runs[0].preset,
              "targets": {target: _reached(found) for target, found in targets.items()}}
             for runs, targets in costs.time_to_accuracy(study)
         ],
         "agreement": {
-            preset: {" and ".join(found.names): _agreement(found) for found in designs.agreements(study, preset)}
+            preset: {
+                " and ".join(found.names): {
+                    "mean": found.mean, "least": found.least, "greatest": found.greatest, "pairs": found.pairs,
+                }
+                for found in designs.agreements(study, preset)
+            }
             for preset in study.presets
         },
         "provenance": info["provenance"] | {"command": measures.command_of(study.first)},
@@ -126,7 +135,7 @@ def _accuracy(runs: Runs) -> dict:
 
 def _comparisons(runs: dict[str, Runs]) -> dict:
     return {
-        pair_name(pair): {
+        f"{pair.b[0].approach} minus {pair.a[0].approach}": {
             "accuracy": _difference(pair.accuracy), "loss": _difference(pair.loss),
             "classes": dict(zip(pair.a[0].classes, map(_difference, pair.classes), strict=True)),
             "images": pair.counts, **dict(zip(("seeds_won", "seeds_level"), pair.seeds_won, strict=True)),
@@ -142,21 +151,10 @@ def _ratio(pair: measures.Comparison, cached: bool) -> float:
     return costs.operations(pair.b[0], cached) / costs.operations(pair.a[0], cached)
 
 
-def _selection(study: Study) -> dict | None:
-    if not (found := designs.flattery(study)):
-        return None
-    return {"validation_minus_test": _difference(found.difference), "runs": found.runs,
-            "validation_above_test": found.above}  # fmt: skip
-
-
 def _reached(found: costs.Reached) -> dict:
-    return {"validation_accuracy": found.target, "seconds": list(found.seconds), "mean_seconds": found.mean,
+    return {"validation_accuracy": found.target, "seconds": list(found.seconds),
             "median_seconds": found.median, "reached": len(found.of_those_that_do),
             "n": len(found.seconds)}  # fmt: skip
-
-
-def _agreement(found: designs.Agreement) -> dict:
-    return {name: getattr(found, name) for name in ("mean", "least", "greatest", "pairs")}
 
 
 def _preset(runs: Runs) -> dict:

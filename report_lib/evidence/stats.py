@@ -144,11 +144,6 @@ def paired_difference(a: np.ndarray, b: np.ndarray, resamples: int = 10_000) -> 
     return Difference(mean, low, high, method, p)
 
 
-def paired_by_class(a: np.ndarray, b: np.ndarray, labels: np.ndarray, classes: int) -> list[Difference]:
-    """`paired_difference` on the test images of each class, whose labels are (N,)."""
-    return [paired_difference(a[:, labels == label], b[:, labels == label], 2_000) for label in range(classes)]
-
-
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Loss of each sample, nats (N,): -log softmax(logits)[label], in float64."""
     return -log_softmax(logits.astype(float), axis=1)[np.arange(len(labels)), labels]
@@ -195,8 +190,3 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         lambda log_t: cross_entropy(logits / np.exp(log_t), labels).mean(), bounds=(-4, 4), method="bounded"
     )
     return float(np.exp(least.x))
-
-
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (classes, classes): row true, column predicted."""
-    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)

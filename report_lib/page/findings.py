@@ -20,9 +20,9 @@ from report_lib.runs import Runs, Study
 # --- two approaches --------------------------------------------------------------------------------------------
 
 
-def ahead(pair: Comparison, b: str = "") -> str:
-    """Which of two approaches is ahead in test accuracy, and by how much; `b` stands for the second one's name."""
-    difference, a, b = pair.accuracy, the(pair.a), b or the(pair.b)
+def ahead(pair: Comparison) -> str:
+    """Which of two approaches is ahead in test accuracy, and by how much."""
+    difference, a, b = pair.accuracy, the(pair.a), the(pair.b)
     if pair.same_images_right:
         return f"{b} and {a} get the same test images right"
     if not difference.clear:
@@ -51,11 +51,11 @@ def times(pair: Comparison) -> str:
     return f"trains {factor(mean)} times{by_seed(factor(low), factor(high))} as {'long' if longer else 'fast'}"
 
 
-def trade(pair: Comparison, b: str = "") -> str:
-    verdict, price = ahead(pair, b), times(pair)
+def trade(pair: Comparison) -> str:
+    verdict, price = ahead(pair), times(pair)
     if price and pair.accuracy.clear and pair.accuracy.mean > 0:
         return f"{verdict}, and {price}"
-    return f"{verdict}; {b or the(pair.b)} {price}" if price else verdict
+    return f"{verdict}; {the(pair.b)} {price}" if price else verdict
 
 
 def counted_on(study: Study) -> list[Comparison]:

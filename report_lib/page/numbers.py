@@ -67,13 +67,13 @@ def rate(estimate: Estimate) -> str:
     return percent(estimate.mean)
 
 
-def reach(low: float, high: float, scale: float = 100, digits: int = DIGITS) -> tuple[str, int]:
-    """(an interval of differences with their signs, the decimals that it takes); no unit."""
-    least = digits
+def reach(low: float, high: float) -> tuple[str, int]:
+    """(an interval of differences of fractions, in points with their signs, the decimals that it takes); no unit."""
+    digits = DIGITS
     for bound in (low, high):  # a bound beside zero is not rounded to it: on which side it lies is what counts
         if bound:
-            digits = max(digits, min(least + 2, math.ceil(-math.log10(abs(scale * bound) * 2))))
-    return f"{signed(scale * low, digits)} to {signed(scale * high, digits)}", digits
+            digits = max(digits, min(DIGITS + 2, math.ceil(-math.log10(abs(100 * bound) * 2))))
+    return f"{signed(100 * low, digits)} to {signed(100 * high, digits)}", digits
 
 
 def points(difference: Difference) -> str:
@@ -84,7 +84,8 @@ def points(difference: Difference) -> str:
 
 def spread(values: Sequence[float], scale: float, digits: int) -> str:
     """Mean, with the standard deviation between seeds where there are several; one that rounds to zero is a bound."""
-    mean, wide = fixed(scale * float(np.mean(values)), digits), deviation(values)
+    mean = fixed(scale * float(np.mean(values)), digits)
+    wide = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return f"{mean} ± {at_least(scale * wide, digits)}" if wide else mean
 
 
@@ -97,11 +98,6 @@ def at_least(value: float, digits: int) -> str:
 def by_seed(low: str, high: str) -> str:
     """The range of seeds in brackets; nothing where all are the same."""
     return f" ({low} to {high} by seed)" if low != high else ""
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """Standard deviation between seeds; None for a single one."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def seconds(value: float) -> str:

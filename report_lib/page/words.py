@@ -16,6 +16,7 @@ from report_lib.page.numbers import (
     DIGITS,
     at_least,
     by_seed,
+    capital,
     decimals,
     interval,
     listed,
@@ -30,7 +31,7 @@ from report_lib.runs import Run, Runs
 
 def say(*sentences: str) -> Prose | None:
     """Sentences of a notebook's own as one paragraph, each with a capital and a stop; None if there are none."""
-    whole = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence]
+    whole = [f"{capital(sentence)}." for sentence in sentences if sentence]
     return Prose(" ".join(whole)) if whole else None
 
 

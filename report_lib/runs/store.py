@@ -25,7 +25,7 @@ FIELDS = {
     "": ("config", "data", "weights", "network", "provenance", "selected_epoch", "parameters", "trained_parameters",
          "selected_on", "modified", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
          "train_seconds", "features_seconds", "start_seconds", "validation_seconds", "test_seconds",
-         "images_per_second", "peak_memory_mib", "forward_flops", "backward_flops"),
+         "peak_memory_mib", "forward_flops", "backward_flops"),
     "config": ("approach", "preset", "seed", "data", "weights"),
     "data": ("name", "fingerprint", "train", "validation", "test", "classes", "stored_size", "facts"),
     "weights": ("name", "sha256"),

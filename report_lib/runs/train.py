@@ -247,7 +247,6 @@ def describe(
         "features_seconds": task.features_seconds,
         "start_seconds": task.start_seconds,
         "validation_seconds": task.validation_features_seconds + sum(e["validation_seconds"] for e in history.epochs),
-        "images_per_second": count * config.epochs / train_seconds,
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "forward_flops": forward,
