@@ -386,8 +386,8 @@ def test_no_folder_of_a_machine_is_published(study):
 def test_defects_and_budgets_have_one_row_of_provenance_each(study):
     made = study(better, presets="corrected", seeds="0,1", budgets="10,50", defects="full_finetune")
     rows = {(row[0], row[1]): row[2] for row in tables.provenance(made).rows}
-    defects = len(made.defects("full_finetune")) * len(next(iter(made.defects("full_finetune").values())))
-    budgets = len(made.budgets("linear_probe")) * len(next(iter(made.budgets("linear_probe").values())))
+    defects = sum(map(len, made.side("full_finetune", "defect").values()))
+    budgets = sum(map(len, made.side("linear_probe", "budget").values()))
     assert rows == {
         ("linear probe", "corrected"): "2", ("linear probe", "budgets 10, 50"): str(budgets),
         ("full fine-tuning", "corrected"): "2", ("full fine-tuning", "defects"): str(defects),

@@ -195,7 +195,7 @@ def test_what_the_test_images_add_is_the_gap_within_the_run(study, monkeypatch):
                  seeds="0,1,2", defects="linear_probe")  # fmt: skip
     flattered = tuple(
         with_epochs(run, validation_accuracy=[0.40, 0.50 + 0.01 * run.seed, 0.50])
-        for run in made.defects("linear_probe")["select_on_test"]
+        for run in made.side("linear_probe", "defect")["select_on_test"]
     )
     pair = measures.compare(made.runs("linear_probe"), flattered)
     assert pair.accuracy.high < 0, "the old rule"

@@ -471,7 +471,7 @@ def test_a_study_reads_its_runs_back_by_approach_preset_and_seed(study):
     assert study.runs("linear_probe", "published") == () and not study.is_homework
     assert list(study.of()) == list(APPROACHES) == list(study.best) == list(study.approaches)
     assert {run.preset for group in study.best.values() for run in group} == {"tuned"}
-    assert study.first == study.runs("linear_probe", "corrected")[0] and study.defects("linear_probe") == {}
+    assert study.first == study.runs("linear_probe", "corrected")[0] and study.side("linear_probe", "defect") == {}
     assert study.network is NETWORKS["mobilenet_v3_small"]
     assert [run.seed for run in study.train(study.config("linear_probe"))] == [0, 1]
 
@@ -869,8 +869,8 @@ def test_a_study_with_controls_trains_them_from_other_weights_and_reads_them_bac
     few |= dict(network="mobilenet_v3_small", weights=str(tmp_path / "other.safetensors"))
     study = runs.Study.load("demo", **few, defects="none", controls=True, keep_weights="none", runs=str(tmp_path))
     assert sum(map(study.train_all, study.approaches)) == len(study.all_runs) == 5 and not study.missing()
-    assert list(study.controls("linear_probe")) == ["random trunk"]
-    controls = study.controls("full_finetune")
+    assert list(study.side("linear_probe", "control")) == ["random trunk"]
+    controls = study.side("full_finetune", "control")
     assert list(controls) == ["random trunk", "last block"]
     whole, random, last = study.runs("full_finetune")[0], controls["random trunk"][0], controls["last block"][0]
     assert random.info["weights"]["sha256"] is None and last.info["weights"] == whole.info["weights"]

@@ -15,6 +15,11 @@ class Approach:
     marker: str  # of matplotlib
     article: str = ""  # "the " if the name needs it within a sentence
 
+    @property
+    def the(self) -> str:
+        """The name within a sentence."""
+        return self.article + self.name
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:

@@ -52,6 +52,12 @@ def operations(run: Run, cached: bool = True) -> float:
     return epochs * (info["forward_flops"] + info["backward_flops"])
 
 
+def operations_ratios(a: Runs, b: Runs) -> tuple[float, float]:
+    """(operations of b as a multiple of those of a, as both were run; the same if neither kept frozen features)."""
+    kept, anew = (operations(b[0], cached) / operations(a[0], cached) for cached in (True, False))
+    return kept, anew
+
+
 # --- the seconds to the same accuracy --------------------------------------------------------------------------
 
 
@@ -96,10 +102,9 @@ def selected_accuracy(runs: Runs) -> float:
 def time_to_accuracy(study: Study) -> list[tuple[Runs, dict[str, Reached]]]:
     """For every preset whose epochs validation selected: (its runs, the approach whose `corrected` sets the target ->
     when they reach it); empty where the study has no `corrected`."""
-    targets = {approach: selected_accuracy(runs) for approach, runs in study.of("corrected").items() if runs}
-    every = [runs for preset in study.presets for runs in study.of(preset).values()]
+    targets = {approach: selected_accuracy(runs) for approach, runs in study.of("corrected").items()}
     return [
         (runs, {approach: reached(runs, target) for approach, target in targets.items()})
-        for runs in every
+        for runs in study.of_presets
         if targets and runs[0].info["selected_on"] == "validation"
     ]

@@ -31,8 +31,7 @@ class Flattery:
 def flattery(study: Study) -> Flattery | None:
     """All runs together: those of one seed share their validation images, so that a seed counts once. None where a
     single seed could not tell the draw of its validation images from selection."""
-    every = [runs for preset in study.presets for runs in study.of(preset).values()]
-    return _flattery(tuple(runs for runs in every if runs and runs[0].info["selected_on"] == "validation"))
+    return _flattery(tuple(runs for runs in study.of_presets if runs[0].info["selected_on"] == "validation"))
 
 
 @once
@@ -58,10 +57,10 @@ def defect_effects(study: Study) -> list[dict]:
     together, which is the preset `published`."""
     effects = []
     for approach in study.approaches:
-        alone, corrected = dict(study.defects(approach)), study.runs(approach, "corrected")
+        alone, corrected = study.side(approach, "defect"), study.runs(approach, "corrected")
         if not corrected:  # nothing to compare with
             continue
-        if any(study.defects(name) for name in study.approaches) and study.runs(approach, "published"):
+        if any(study.side(name, "defect") for name in study.approaches) and study.runs(approach, "published"):
             alone["all"] = study.runs(approach, "published")
         for name, runs in alone.items():
             # Where nothing is held out the test images select, so that alone is what it is compared with.
@@ -91,13 +90,19 @@ def _selected_on_test(comparison: Comparison) -> Difference:
 # --- from corrected to tuned, and controls ---------------------------------------------------------------------
 
 
+def tuning(study: Study, approach: str) -> Comparison | None:
+    """`tuned` against `corrected`; None where the study lacks one of them."""
+    corrected, tuned = study.runs(approach, "corrected"), study.runs(approach, "tuned")
+    return compare(corrected, tuned) if corrected and tuned else None
+
+
 def ladder(study: Study, approach: str) -> list[tuple[str, Runs, Difference | None]]:
     """(rung, its runs, paired difference to the rung before) from `corrected` to `tuned`, one group of settings at a
     time; empty where the study has no such steps."""
     corrected, tuned = study.runs(approach, "corrected"), study.runs(approach, "tuned")
     if not (study.settings["ladder"] and corrected and tuned):
         return []
-    rungs = [("corrected", corrected), *study.steps(approach).items()]
+    rungs = [("corrected", corrected), *study.side(approach, "step").items()]
     rungs.append((_last_step(rungs[-1][1], tuned), tuned))
     differences = [compare(before, after).accuracy for (_, before), (_, after) in itertools.pairwise(rungs)]
     return [(*rung, difference) for rung, difference in zip(rungs, [None, *differences], strict=True)]
@@ -114,7 +119,7 @@ def controls(study: Study) -> list[tuple[str, Comparison]]:
     return [
         (name, compare(study.runs(approach, runs[0].preset), runs))
         for approach in study.approaches
-        for name, runs in study.controls(approach).items()
+        for name, runs in study.side(approach, "control").items()
         if study.runs(approach, runs[0].preset)
     ]
 
@@ -136,7 +141,7 @@ class Agreement:
 def agreements(study: Study, preset: str) -> list[Agreement]:
     """Two seeds of each approach, and each two approaches, so that both differ in their seeds; empty for one seed."""
     made = []
-    of = {approach: runs for approach, runs in study.of(preset).items() if runs}
+    of = study.of(preset)
     for a, b in itertools.combinations_with_replacement(of, 2):
         pairs = itertools.combinations(of[a], 2) if a == b else itertools.product(of[a], of[b])
         shares = [float((predicted(x) == predicted(y)).mean()) for x, y in pairs if x.seed != y.seed]

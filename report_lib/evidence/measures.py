@@ -253,7 +253,7 @@ def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:
     points: dict[int, dict[str, Runs]] = {}
     everything = max(map(labelled, study.best.values()))
     for approach in study.approaches:
-        for runs in study.budgets(approach).values():
+        for runs in study.side(approach, "budget").values():
             if labelled(runs) != everything:
                 points.setdefault(labelled(runs), {})[approach] = runs
     if not points:
@@ -268,7 +268,7 @@ def budget_curve(study: Study) -> list[tuple[float, dict[str, Runs]]]:
 
 def the(runs: Runs) -> str:
     """The approach's name within a sentence."""
-    return APPROACHES[runs[0].approach].article + APPROACHES[runs[0].approach].name
+    return APPROACHES[runs[0].approach].the
 
 
 def is_cifar10(run: Run) -> bool:

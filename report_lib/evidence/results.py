@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from report_lib.evidence import costs, designs, measures
-from report_lib.evidence.measures import accuracy, compare, comparisons
+from report_lib.evidence.measures import accuracy, comparisons
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.runs import Run, Runs, Study
 
@@ -57,9 +57,9 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
         },
         "comparisons": {preset: _comparisons(study.of(preset)) for preset in study.presets},
         "tuned_minus_corrected": {
-            approach: _difference(compare(study.runs(approach, "corrected"), study.runs(approach, "tuned")).accuracy)
+            approach: _difference(pair.accuracy)
             for approach in study.approaches
-            if study.runs(approach, "corrected") and study.runs(approach, "tuned")
+            if (pair := designs.tuning(study, approach))
         },
         "defects": [
             effect | {"effect": _difference(effect["effect"]), "runs": _names(effect["runs"]),
@@ -141,14 +141,12 @@ def _comparisons(runs: dict[str, Runs]) -> dict:
             "images": pair.counts, **dict(zip(("seeds_won", "seeds_level"), pair.seeds_won, strict=True)),
             "same_images_right": pair.same_images_right,
             "train_seconds_ratio": pair.times and dict(zip(("mean", "least", "greatest"), pair.times, strict=True)),
-            "operations_ratio": {"as_run": _ratio(pair, True), "nothing_kept": _ratio(pair, False)},
+            "operations_ratio": dict(
+                zip(("as_run", "nothing_kept"), costs.operations_ratios(pair.a, pair.b), strict=True)
+            ),
         }
         for pair in comparisons(runs)
     }  # fmt: skip
-
-
-def _ratio(pair: measures.Comparison, cached: bool) -> float:
-    return costs.operations(pair.b[0], cached) / costs.operations(pair.a[0], cached)
 
 
 def _reached(found: costs.Reached) -> dict:

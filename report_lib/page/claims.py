@@ -77,8 +77,7 @@ def abstract(study: Study) -> Prose:
 
 def _epochs(study: Study) -> str:
     """How many epochs the runs of all presets have."""
-    first = [runs[0] for preset in study.presets for runs in study.of(preset).values()]
-    least, *more = sorted({run.info["config"]["epochs"] for run in first})
+    least, *more = sorted({runs[0].info["config"]["epochs"] for runs in study.of_presets})
     return f"{least} to {more[-1]} epochs" if more else count(least, "epoch")
 
 
@@ -95,7 +94,7 @@ def claims(study: Study, published: dict) -> Prose | None:
     if not (answers := _answers(study, published)):
         return None
     theirs = [approach for approach in study.approaches if approach in published][:2]
-    a, b = (APPROACHES[approach].article + APPROACHES[approach].name for approach in theirs)
+    a, b = (APPROACHES[approach].the for approach in theirs)
     gap = designs.published_difference(published, *theirs)
     took_there = listed(seconds(published[approach]["train_seconds"]) for approach in theirs)
     heads = [
@@ -124,7 +123,7 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
     shown, b = pairs.get(study.presented, best), the(best.b)
     each = "; ".join(f"*{preset}*{_more_images(pair)}, {points(pair.accuracy)}{f', {won(pair)}' if won(pair) else ''}"
                      for preset, pair in pairs.items())  # fmt: skip
-    kept, anew = (costs.operations(shown.b[0], c) / costs.operations(shown.a[0], c) for c in (True, False))
+    kept, anew = costs.operations_ratios(shown.a, shown.b)
     spent = [published[approach]["train_seconds"] for approach in theirs]
     timed = [f"{times(pair)} as {the(pair.a)} with the preset *{pair.b[0].preset}*"
              for pair in dict.fromkeys([shown, best]) if pair.times]  # fmt: skip

@@ -141,7 +141,7 @@ def agreement(study: Study) -> Table | None:
     every = {preset: {each.names: each for each in designs.agreements(study, preset)} for preset in study.presets}
     rows = []
     for a, b in dict.fromkeys(names for found in every.values() for names in found):
-        who = f"two seeds of {_spoken(a)}" if a == b else f"{_spoken(a)} and {_spoken(b)}"
+        who = f"two seeds of {APPROACHES[a].the}" if a == b else f"{APPROACHES[a].the} and {APPROACHES[b].the}"
         shares = [every[preset].get((a, b)) for preset in study.presets]
         rows.append((who, *(f"{fixed(100 * s.mean, DIGITS)} ({between(s.least, s.greatest)})" if s else ""
                             for s in shares)))  # fmt: skip
@@ -155,10 +155,6 @@ def agreement(study: Study) -> Table | None:
         tuple(rows),
         "l" + "r" * len(study.presets),
     )
-
-
-def _spoken(approach: str) -> str:
-    return APPROACHES[approach].article + APPROACHES[approach].name
 
 
 def same_answer(study: Study) -> Table | None:
@@ -178,7 +174,7 @@ def same_answer(study: Study) -> Table | None:
         "tab-same-answer",
         "Training time, features and start included, until validation accuracy is what corrected selects: median over "
         "the seeds, and how many reach it.",
-        ("approach", "preset", *(f"to {percent(share)}, as {_spoken(a)}, s" for a, share in targets.items())),
+        ("approach", "preset", *(f"to {percent(share)}, as {APPROACHES[a].the}, s" for a, share in targets.items())),
         tuple(rows),
         "ll" + "r" * len(targets),
         ("What corrected selects is its mean over seeds. A seed that does not reach it counts as later than any other; "

@@ -132,7 +132,7 @@ def agreement(study: Study) -> Prose | None:
         within = [each for each in found if each.names[0] == each.names[1]]
         for each in found:
             if each not in within and within:
-                names = [APPROACHES[name].article + APPROACHES[name].name for name in each.names]
+                names = [APPROACHES[name].the for name in each.names]
                 own = [two.mean for two in within if two.names[0] in each.names]
                 level = "less often than two seeds of either do" if each.mean < min(own) else (
                     "less often than two seeds of one of them do" if each.mean < max(own)
@@ -158,7 +158,7 @@ def time(study: Study) -> Prose | None:
         unlike = f", for {count(epochs[0], 'epoch')} and not {epochs[1]}" * (epochs[0] != epochs[1])
         sentences.append(f"with the preset *{preset}*, {b} {times(pair)} as {a}, {took(pair.b)} against {took(pair.a)} "
                          f"on the same device{unlike}")  # fmt: skip
-        kept, anew = (costs.operations(pair.b[0], c) / costs.operations(pair.a[0], c) for c in (True, False))
+        kept, anew = costs.operations_ratios(pair.a, pair.b)
         again = f", and {factor(anew)} times if the frozen features were not kept" * (kept != anew)
         sentences.append(f"counted in operations, it takes {factor(kept)} times as much{again}")
         if costs.views(pair.a[0]) > 1 and (features := mean_of(pair.a, "features_seconds")):
@@ -215,10 +215,9 @@ def _at_the_edge(study: Study, searches: Mapping[str, dict], approach: str) -> s
 def tuned(study: Study) -> Prose | None:
     """What tuning changes of each approach's accuracy."""
     gains = [
-        f"{the(study.runs(approach, 'tuned'))} "
-        f"{points(compare(study.runs(approach, 'corrected'), study.runs(approach, 'tuned')).accuracy)}"
+        f"{the(pair.b)} {points(pair.accuracy)}"
         for approach in study.approaches
-        if study.runs(approach, "corrected") and study.runs(approach, "tuned")
+        if (pair := designs.tuning(study, approach))
     ]
     return say(f"tuned minus corrected test accuracy: {'; '.join(gains)}" if gains else "")
 
@@ -323,7 +322,7 @@ def _crossing(signs: Sequence[tuple[str, int, Comparison]]) -> list[str]:
 def led(study: Study, approaches: Sequence[str]) -> str:
     """Who leads with how many labels, and where they cross, in one sentence; nothing without budgets."""
     signs = _signs(study, *approaches)
-    names = [APPROACHES[approach].article + APPROACHES[approach].name for approach in approaches]
+    names = [APPROACHES[approach].the for approach in approaches]
     parts = []
     for sign, who in ((-1, f"{names[0]} leads"), (0, "neither is shown to lead"), (1, f"{names[1]} leads")):
         if labels := [labels for labels, found, _ in signs if found == sign]:

@@ -169,7 +169,7 @@ def validation(runs: Mapping[str, Runs]) -> Figure:
 def accuracy_against_time(study: Study) -> Figure:
     """Test accuracy with its interval against training seconds (logarithmic), a point per approach and preset; hollow
     where the test images selected the epoch."""
-    shown = [runs for preset in study.presets for runs in study.of(preset).values()]
+    shown = study.of_presets
     with styled():
         fig, axis = plt.subplots(figsize=(WIDTH, 3.0))
         for runs in shown:

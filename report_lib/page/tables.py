@@ -144,14 +144,13 @@ def published(study: Study, published: dict) -> Table | None:
     they lack; None where the study is not the homework's."""
     if not study.is_homework:
         return None
-    every = [runs for preset in study.presets for runs in study.of(preset).values()]
     rows: list[tuple[str, ...]] = []
     for approach in study.approaches:
         if theirs := published.get(approach):
             low, high = designs.published_interval(published, approach)
             rows.append((APPROACHES[approach].name, "as published", "1", f"{100 * theirs['test_accuracy']:.2f}",
                          between(low, high), f"{theirs['train_seconds']:,.0f}"))  # fmt: skip
-        for runs in (r for r in every if r[0].approach == approach):
+        for runs in (r for r in study.of_presets if r[0].approach == approach):
             ours = accuracy(runs)
             rows.append((name_of(runs), f"here, {runs[0].preset}", str(ours.n), accuracies(runs),
                          between(ours.low, ours.high), training_time(runs)))  # fmt: skip
@@ -165,7 +164,7 @@ def published(study: Study, published: dict) -> Table | None:
         ("Published: CIFAR-10, ImageNet weights, the best test epoch, a T4; binomial interval.",
          f"Here: {study.settings['data_name'] or info['data']['name']}, {info['weights']['name']}, "
          f"{info['config']['image_size']} px, {measures.device_of(study.all_runs)}; intervals: "
-         f"{methods(map(accuracy, every))}."),
+         f"{methods(map(accuracy, study.of_presets))}."),
     )  # fmt: skip
 
 
@@ -229,10 +228,9 @@ def provenance(study: Study) -> Table:
     rows, devices = [], {measures.device_of((run,)) for run in study.all_runs}
     for approach in study.approaches:
         grouped = {preset: study.runs(approach, preset) for preset in study.presets}
-        grouped["defects"] = sum(study.defects(approach).values(), ())
-        grouped["ladder"] = sum(study.steps(approach).values(), ())
-        grouped["controls"] = sum(study.controls(approach).values(), ())
-        grouped[f"budgets {', '.join(map(str, study.budgets(approach)))}"] = sum(study.budgets(approach).values(), ())
+        labels = ", ".join(map(str, study.side(approach, "budget")))
+        names = {"defect": "defects", "step": "ladder", "control": "controls", "budget": f"budgets {labels}"}
+        grouped |= {name: sum(study.side(approach, kind).values(), ()) for kind, name in names.items()}
         for name, runs in grouped.items():
             if not runs:
                 continue

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from report_lib import data, models, training
-from report_lib.config import APPROACHES, NETWORKS, Config, Planned, has_preset, plan, resolve
+from report_lib.config import APPROACHES, NETWORKS, Config, Planned, plan, resolve
 from report_lib.config import preset as config_of
 from report_lib.config.plan import best, given
 from report_lib.config.plan import seeds as seeds_of
@@ -191,8 +192,12 @@ class Study:
 
     def of(self, preset: str | None = None) -> dict[str, Runs]:
         """Approach -> runs, of the approaches that have the preset."""
-        name = preset or self.presented
-        return {approach: self.runs(approach, name) for approach in self.approaches if has_preset(approach, name)}
+        return {approach: runs for approach in self.approaches if (runs := self.runs(approach, preset))}
+
+    @property
+    def of_presets(self) -> list[Runs]:
+        """The runs of every preset of every approach, preset by preset."""
+        return [runs for preset in self.presets for runs in self.of(preset).values()]
 
     @property
     def by_preset(self) -> dict[str, dict[str, Runs]]:
@@ -205,24 +210,9 @@ class Study:
         """Approach -> the runs of `tuned`, if there are any, or else of the presented preset."""
         return {approach: self.runs(approach, best(self.settings, approach)) for approach in self.approaches}
 
-    def _values(self, approach: str, kind: str) -> dict:
+    def side(self, approach: str, kind: str) -> dict[Any, Runs]:
+        """What stands beside the presets: each "defect", "step", "control" or "budget" (see Planned) -> its runs."""
         return {value: runs for (name, of, value), runs in self._runs.items() if (name, of) == (approach, kind)}
-
-    def defects(self, approach: str) -> dict[str, Runs]:
-        """Published defect -> the runs of `corrected` with it alone."""
-        return self._values(approach, "defect")
-
-    def steps(self, approach: str) -> dict[str, Runs]:
-        """Step from corrected to tuned -> the runs with what it and those before it add."""
-        return self._values(approach, "step")
-
-    def controls(self, approach: str) -> dict[str, Runs]:
-        """Control -> the runs of `corrected` with it."""
-        return self._values(approach, "control")
-
-    def budgets(self, approach: str) -> dict[int, Runs]:
-        """Labelled images per class -> runs of the best preset, ascending."""
-        return self._values(approach, "budget")
 
     @property
     def all_runs(self) -> Runs:
