@@ -448,11 +448,9 @@ def test_controls_have_a_random_trunk_or_frozen_early_layers():
 
 
 def test_a_probe_may_have_seeds_of_its_own():
-    parts = planned(seeds="0,1", probe_seeds="0,1,2,3", side_seeds="1", ladder=True, presets="corrected,tuned")
+    parts = planned(seeds="0,1", probe_seeds="0,1,2,3", ladder=True, presets="corrected,tuned")
     steps = {approach: [c.seed for c in configs] for (approach, kind, _), configs in parts.items() if kind == "step"}
-    assert steps == {"linear_probe": [0, 1, 2, 3], "full_finetune": [1]}
-    with pytest.raises(InputError, match="side_seeds has 7, which is none of seeds"):
-        planned(seeds="0,1", side_seeds="0,7", ladder=True)
+    assert steps == {"linear_probe": [0, 1, 2, 3], "full_finetune": [0, 1]}
     assert [c.seed for c in parts["linear_probe", "preset", "corrected"]] == [0, 1, 2, 3]
     assert [c.seed for c in parts["full_finetune", "preset", "corrected"]] == [0, 1]
 

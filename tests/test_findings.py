@@ -295,15 +295,6 @@ def test_controls_stand_beside_the_preset_they_are_one_of(whole):
     assert findings.worthwhile(whole) == [], "all of them are worse"
 
 
-def test_what_ran_with_one_seed_beside_the_presets_is_said(study):
-    one = study(climbing, presets="corrected,tuned", seeds="0,1,2", side_seeds="1", ladder=True, controls=True,
-                weights="embedded", budgets="10")  # fmt: skip
-    told = "ran with 1 seed where more than the head is trained; intervals of a single seed cover new test images"
-    assert told in findings.intervals(one).markdown and told in claims.limits(one).markdown
-    assert [row[3] for row in effects.controls(one).rows] == ["3", "1", "1"]
-    assert effects.budgets(one).rows[0][1] == "3 and 1" and "n = 3" in " ".join(findings.decisive(one))
-
-
 def test_approaches_with_more_seeds_are_paired_on_those_they_share(whole):
     (pair,) = measures.comparisons(whole.of())
     assert [run.seed for run in pair.a] == [run.seed for run in pair.b] == [0, 1] and pair.seeds_won[0] <= 2

@@ -49,11 +49,6 @@ class StudyOptions:
     defects: tuple[str, ...] = option(
         (), each=tuple(APPROACHES), help="approaches whose published defects are switched on one at a time"
     )
-    side_seeds: tuple[int, ...] = option(
-        (),
-        each=Number(0, 2**31 - 1),
-        help="those of all but the presets where more than the head is trained, if fewer",
-    )
     ladder: bool = option(False, help="the settings of tuned are added to those of corrected one after another")
     controls: bool = option(False, help="a random trunk is trained too, and fine-tuning with the early layers frozen")
     keep_weights: str = option(

@@ -38,8 +38,6 @@ class Planned:
 
 def plan(settings: dict) -> tuple[Planned, ...]:
     """All runs of a study with these `settings` (see `parameters.resolve`). Raises InputError for what makes none."""
-    if alone := set(settings["side_seeds"]) - set(settings["seeds"]):
-        raise InputError(f"side_seeds has {min(alone)}, which is none of seeds: there is nothing to compare it with")
     planned = []
     for approach in APPROACHES:
         if not has_preset(approach, settings["present"]):
@@ -97,15 +95,14 @@ def given(settings: dict, approach: str) -> dict:
 
 def _planned(settings: dict, approach: str, kind: str, value: str | int, name: str, **more: object) -> Planned:
     fields = given(settings, approach) | more
-    drawn = seeds(settings, approach, kind)
-    configs = tuple(preset(approach, name, **(fields | {"seed": seed})) for seed in drawn)
+    configs = tuple(preset(approach, name, **(fields | {"seed": seed})) for seed in seeds(settings, approach))
     return Planned(approach, kind, value, configs)
 
 
-def seeds(settings: dict, approach: str, kind: str = "preset") -> tuple[int, ...]:
-    """The seeds of an approach's runs of a kind (see Planned): heads are cheap, others beside presets may be dear."""
-    others = settings["side_seeds"] * (kind != "preset")
-    return (settings["probe_seeds"] if APPROACHES[approach].trains == "head" else others) or settings["seeds"]
+def seeds(settings: dict, approach: str) -> tuple[int, ...]:
+    """The seeds of an approach's runs: a head is cheap to train, so that it may have more."""
+    own = settings["probe_seeds"] if APPROACHES[approach].trains == "head" else ()
+    return own or settings["seeds"]
 
 
 def _steps(settings: dict, approach: str) -> dict[str, dict]:

@@ -9,7 +9,6 @@ from report_lib.evidence import Comparison, compare, comparisons, costs, designs
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.page.findings import (
     ahead,
-    beside,
     counted_on,
     decisive,
     led,
@@ -194,7 +193,6 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
         f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn alike, "
         "not pictures of another origin",
         f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
-        beside(study),
         f"times are those of {text(measures.device_of(study.all_runs))}, and on another device their ratios are others",
         *known,
         memorised if known and config["per_class"] else "",

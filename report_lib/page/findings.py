@@ -71,14 +71,6 @@ def timed(study: Study) -> Runs:
 # --- accuracy --------------------------------------------------------------------------------------------------
 
 
-def beside(study: Study) -> str:
-    """That what stands beside the presets ran with fewer seeds, where it did."""
-    few = study.settings["side_seeds"]
-    alone = "; intervals of a single seed cover new test images, not new seeds" * (len(few) == 1)
-    return (f"what stands beside the presets (ladder, controls, fewer labels) ran with {count(len(few), 'seed')} where "
-            f"more than the head is trained{alone}") if few else ""  # fmt: skip
-
-
 def intervals(study: Study) -> Prose:
     """What the intervals of this study cover."""
     seeds = {len(runs) for runs in study.best.values()}
@@ -93,7 +85,6 @@ def intervals(study: Study) -> Prose:
         f"{freedom} degrees of freedom [@howe1974]; with so few, intervals are rather too wide than too narrow",
         "a difference is computed seed by seed and image by image" + (
             ", between the seeds that both approaches have" if len(seeds) > 1 else ""),
-        beside(study),
     )  # fmt: skip
 
 
