@@ -9,7 +9,7 @@ from report_lib.config import APPROACHES, NETWORKS
 from report_lib.evidence.stats import Difference
 from report_lib.files import InputError, locate
 from report_lib.page.numbers import NBSP, percent, points, seconds
-from report_lib.page.parts import Prose, Table, text
+from report_lib.page.parts import Prose, Table, table, text
 
 BENCHED = ("linear_probe", "full_finetune")  # the approaches that the published listings have
 NAMES = {name: APPROACHES[name].name for name in BENCHED}
@@ -76,10 +76,12 @@ def bounds(bench: dict) -> Prose:
 def rates(bench: dict) -> Table:
     """The best rates of this device."""
     found = bench["best_flops_per_second"]
-    kinds = list(next(iter(found.values())))
-    rows = tuple((kind, *(f"{found[precision][kind] / 1e9:,.0f}" for precision in found)) for kind in kinds)
+    rows = [
+        {"work": kind} | {precision: f"{of_kind[kind] / 1e9:,.0f}" for precision, of_kind in found.items()}
+        for kind in next(iter(found.values()))
+    ]
     caption = "The best rate of each kind of work over several shapes, forward and backward, in GFLOP/s."
-    return Table("tab-rates", caption, ("work", *found), rows, "l" + "r" * len(found))
+    return table("tab-rates", caption, rows, left=1)  # type: ignore[return-value]
 
 
 def answer(bench: dict) -> Table:
@@ -88,61 +90,67 @@ def answer(bench: dict) -> Table:
     for approach in BENCHED:
         for at, row in enumerate(bench["answer"][approach]):
             for name in ("published loop", "corrected", "tuned"):
-                one = row[name]
-                times = row["published loop"]["seconds"] / one["seconds"]
-                rows.append((
-                    NAMES[approach] if at == 0 and name == "published loop" else "", str(row["seed"]), name,
-                    percent(one["best_accuracy"]), str(one["epoch"] or "not reached"), seconds(one["seconds"]),
-                    "" if name == "published loop" else f"{times:.3g}",
-                ))  # fmt: skip
-    return Table(
+                one, first = row[name], name == "published loop"
+                rows.append(
+                    {
+                        "approach": NAMES[approach] if at == 0 and first else "",
+                        "seed": str(row["seed"]),
+                        "trained by": name,
+                        "best accuracy": percent(one["best_accuracy"]),
+                        "reached in epoch": str(one["epoch"] or "not reached"),
+                        "time": seconds(one["seconds"]),
+                        "ratio": "" if first else f"{row['published loop']['seconds'] / one['seconds']:.3g}",
+                    }
+                )
+    return table(  # type: ignore[return-value]
         "tab-answer",
         "Seconds until the validation accuracy that the preset corrected selects is reached, frozen features "
         f"included, on {bench['answer_labels']} labelled images per class. Where it is not reached, the time is that "
         "of all epochs. The ratio is that of the published loop's time, on the same images, to ours.",
-        ("approach", "seed", "trained by", "best accuracy", "reached in epoch", "time", "ratio"),
-        tuple(rows),
-        "lrlrrrr",
+        rows,
+        left="lrlrrrr",
     )
 
 
 def ratios(bench: dict) -> Table:
     """Images a second of both sides."""
-    rows = []
-    for approach in BENCHED:
-        sides = bench[approach]
-        theirs, ours = sides["published_images_per_second"], sides["ours_images_per_second"]
-        rows.append((NAMES[approach], f"{theirs:.1f}", f"{ours:.1f}", _times(sides["ratio"])))
-    rows.append((f"{NAMES['linear_probe']}, five seeds", "", "", _times(bench["linear_probe"]["ratio_of_five_seeds"])))
-    return Table(
+    rows = [
+        {
+            "approach": NAMES[approach],
+            "published loop, 1/s": f"{bench[approach]['published_images_per_second']:.1f}",
+            "here, 1/s": f"{bench[approach]['ours_images_per_second']:.1f}",
+            "ratio": _times(bench[approach]["ratio"]),
+        }
+        for approach in BENCHED
+    ]
+    five = {"approach": f"{NAMES['linear_probe']}, five seeds", "published loop, 1/s": "", "here, 1/s": ""}
+    rows.append(five | {"ratio": _times(bench["linear_probe"]["ratio_of_five_seeds"])})
+    return table(  # type: ignore[return-value]
         "tab-speed",
         "Training images a second, each epoch's evaluation included: medians, and the ratio within one repeat as "
         "median (least to greatest).",
-        ("approach", "published loop, 1/s", "here, 1/s", "ratio"),
-        tuple(rows),
-        "lrrr",
+        rows,
+        left=1,
     )
 
 
 def growth(bench: dict) -> Table:
     """Time and memory against the number of images, epochs and seeds, and the network."""
     rows = [
-        (
-            NAMES[row["approach"]],
-            row["varied"],
-            NETWORKS[row["value"]].name if row["varied"] == "network" else f"{row['value']:,}",
-            str(row["image_size"]),
-            seconds(row["seconds"]),
-            f"{row['peak_memory_mib']:,.0f}",
-        )
+        {
+            "approach": NAMES[row["approach"]],
+            "varied": row["varied"],
+            "value": NETWORKS[row["value"]].name if row["varied"] == "network" else f"{row['value']:,}",
+            "pixels a side": str(row["image_size"]),
+            "time": seconds(row["seconds"]),
+            "peak memory, MiB": f"{row['peak_memory_mib']:,.0f}",
+        }
         for row in bench["scaling"]
     ]
-    return Table(
+    return table(  # type: ignore[return-value]
         "tab-growth",
         "How the cost of a whole run grows, one quantity varied at a time, each in a process of its own.",
-        ("approach", "varied", "value", "pixels a side", "time", "peak memory, MiB"),
-        tuple(rows),
-        "llrrrr",
+        rows,
     )
 
 
@@ -176,9 +184,9 @@ def _series(bench: dict, approach: str, varied: str) -> tuple[np.ndarray, np.nda
 
 def operators(bench: dict) -> Table:
     """Where one fine-tuning epoch's time goes."""
-    rows = tuple((row["operator"], f"{100 * row['share']:.1f}") for row in bench["profile"])
+    rows = [{"operator": row["operator"], "share, %": f"{100 * row['share']:.1f}"} for row in bench["profile"]]
     caption = "Where the time of full fine-tuning goes, by torch's operators."
-    return Table("tab-operators", caption, ("operator", "share, %"), rows, "lr")
+    return table("tab-operators", caption, rows, left=1)  # type: ignore[return-value]
 
 
 def precisions(found: dict) -> Prose:

@@ -9,7 +9,7 @@ import html
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from IPython.display import display
 
@@ -108,6 +108,20 @@ def tabs(group: str, /, **shown: Figure | Table | None) -> None:
     for at, (name, part) in enumerate(parts.items()):
         label = part.label if at == 0 else f"{part.label}-{name.replace('_', '-')}"
         display(dataclasses.replace(part, label=label, group=group, tab=name.replace("_", " ")))
+
+
+def table(
+    label: str, caption: str, rows: Sequence[Mapping[str, str]], notes: Sequence[str] = (), left: int | str = 2
+) -> Table | None:
+    """A table of rows that say under which head each cell stands; None without rows.
+
+    So many columns on the `left` hold words and what follows them numbers; as text, it is one of l, c, r for each.
+    """
+    if not rows:
+        return None
+    heads = tuple(rows[0])
+    align = left if isinstance(left, str) else "l" * left + "r" * (len(heads) - left)
+    return Table(label, caption, heads, tuple(tuple(row[head] for head in heads) for row in rows), align, tuple(notes))
 
 
 def listing(label: str, caption: str, *functions: Callable) -> Listing:

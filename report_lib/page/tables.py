@@ -20,9 +20,11 @@ from report_lib.page.numbers import (
     signed,
     spread,
 )
-from report_lib.page.parts import Table
+from report_lib.page.parts import Table, table
 from report_lib.page.words import judge
 from report_lib.runs import Run, Runs, Study
+
+INTERVAL = "95 % interval"
 
 
 def _column(uncertainties: Sequence[float]) -> int:
@@ -53,12 +55,12 @@ def training_time(runs: Runs) -> str:
     return in_seconds([float(np.mean(spent))] if costs.features_shared(runs) else spent)
 
 
-def change_of(difference: Difference | None) -> tuple[str, str]:
-    """(a paired difference in points, its interval); blank where there is none."""
+def change_of(difference: Difference | None, head: str = "difference, points") -> dict[str, str]:
+    """Two cells: a paired difference in points under `head`, and its interval; blank where there is none."""
     if difference is None:
-        return "", ""
+        return {head: "", INTERVAL: ""}
     span, digits = reach(difference.low, difference.high)
-    return signed(100 * difference.mean, digits), span
+    return {head: signed(100 * difference.mean, digits), INTERVAL: span}
 
 
 # --- one approach ----------------------------------------------------------------------------------------------
@@ -68,21 +70,22 @@ def test(runs: Runs) -> Table:
     """What each seed's selected epoch does on the test images."""
     nats, chosen = decimals(standard_errors(runs)[1]), judge(runs) == "validation"
     rows = [
-        (str(run.seed), str(run.info["selected_epoch"]),
-         *[fixed(100 * run.info["validation_accuracy"], DIGITS)] * chosen,
-         fixed(100 * run.info["test_accuracy"], DIGITS), between(*measures.test_interval(run)),
-         fixed(run.info["test_loss"], nats))
+        {"seed": str(run.seed), "epoch": str(run.info["selected_epoch"])}
+        | ({"validation accuracy, %": fixed(100 * run.info["validation_accuracy"], DIGITS)} if chosen else {})
+        | {
+            "test accuracy, %": fixed(100 * run.info["test_accuracy"], DIGITS),
+            "95 % interval, %": between(*measures.test_interval(run)),
+            "test loss, nats": fixed(run.info["test_loss"], nats),
+        }
         for run in runs
-    ]  # fmt: skip
-    return Table(
+    ]
+    return table(  # type: ignore[return-value]
         f"tab-test-{runs[0].approach.replace('_', '-')}",
         f"{capital(name_of(runs))}: the selected epoch on {runs[0].info['data']['test']:,} test images, with Wilson’s "
         "95 % interval.",
-        ("seed", "epoch", *["validation accuracy, %"] * chosen, "test accuracy, %", "95 % interval, %",
-         "test loss, nats"),
-        tuple(rows),
-        "rrrrr" + "r" * chosen,
-    )  # fmt: skip
+        rows,
+        left=0,
+    )
 
 
 # --- the comparison --------------------------------------------------------------------------------------------
@@ -93,20 +96,23 @@ def comparison(study: Study) -> Table:
     shown = measures.shown(study)
     nats = _column([standard_errors(runs)[1] for runs in shown])
     rows = [
-        (name_of(runs), runs[0].preset, str(len(runs)), accuracies(runs),
-         between(accuracy(runs).low, accuracy(runs).high),
-         spread(_of(runs, "validation_loss"), 1, nats) if judge(runs) == "validation" else "",
-         spread(_of(runs, "test_loss"), 1, nats))
+        {
+            "approach": name_of(runs),
+            "preset": runs[0].preset,
+            "n": str(len(runs)),
+            "test accuracy, %": accuracies(runs),
+            "95 % interval, %": between(accuracy(runs).low, accuracy(runs).high),
+            "validation loss, nats": spread(_of(runs, "validation_loss"), 1, nats) * (judge(runs) == "validation"),
+            "test loss, nats": spread(_of(runs, "test_loss"), 1, nats),
+        }
         for runs in shown
-    ]  # fmt: skip
-    return Table(
+    ]
+    return table(  # type: ignore[return-value]
         "tab-comparison",
         "The approaches at their selected epochs, mean ± standard deviation of n seeds.",
-        ("approach", "preset", "n", "test accuracy, %", "95 % interval, %", "validation loss, nats", "test loss, nats"),
-        tuple(rows),
-        "llrrrrr",
-        (f"95 % intervals: {methods(map(accuracy, shown))}.",),
-    )  # fmt: skip
+        rows,
+        [f"95 % intervals: {methods(map(accuracy, shown))}."],
+    )
 
 
 def discordant(study: Study) -> Table | None:
@@ -114,28 +120,29 @@ def discordant(study: Study) -> Table | None:
     pairs = [pair for preset in study.presets for pair in comparisons(study.of(preset))]
     if not pairs:
         return None
-    several, rows = len(study.approaches) > 2, []
+    several = len(study.approaches) > 2
+    first, second = the(pairs[0].a), "the other approach" if several else the(pairs[0].b)
+    rows = []
     for pair in pairs:
-        counts = [
+        both, only_a, only_b, neither = (
             f"{np.mean([row[key] for row in pair.counts]):,.0f}" for key in ("both", "only_a", "only_b", "neither")
-        ]
+        )
         p = [row["p"] for row in pair.counts]
-        test = p_value(p[0])
+        test = {"McNemar’s test": p_value(p[0])}
         if len(p) > 1:
             sure = [np.sign(row["only_b"] - row["only_a"]) for row in pair.counts if row["p"] < 0.05]
-            test = f"{sure.count(1)} up, {sure.count(-1)} down, of {len(p)} seeds"
-        rows.append((pair.a[0].preset, *[name_of(pair.b)] * several, *counts, test))
-    second = "the other approach" if several else the(pairs[0].b)
-    return Table(
+            test = {"p < 0.05": f"{sure.count(1)} up, {sure.count(-1)} down, of {len(p)} seeds"}
+        other = {"other approach": name_of(pair.b)} if several else {}
+        counts = {"both": both, f"only {first}": only_a, f"only {second}": only_b, "neither": neither}
+        rows.append({"preset": pair.a[0].preset} | other | counts | test)
+    return table(
         "tab-discordant",
         "How many test images both approaches get right, only one of them, or neither"
         f"{', means of the seeds' * (len(p) > 1)}; and McNemar’s exact test.",
-        ("preset", *["other approach"] * several, "both", f"only {the(pairs[0].a)}", f"only {second}", "neither",
-         "McNemar’s test" if len(p) == 1 else "p < 0.05"),
-        tuple(rows),
+        rows,
+        [f"{f'Up: {second} gets more images right. ' * (len(p) > 1)}McNemar’s test is about these very networks; the "
+         "intervals of differences also cover new seeds."],
         "l" * (1 + several) + "rrrrl",
-        (f"{f'Up: {second} gets more images right. ' * (len(p) > 1)}McNemar’s test is about these very networks; the "
-         "intervals of differences also cover new seeds.",),
     )  # fmt: skip
 
 
@@ -144,27 +151,40 @@ def published(study: Study, published: dict) -> Table | None:
     they lack; None where the study is not the homework's."""
     if not study.is_homework:
         return None
-    rows: list[tuple[str, ...]] = []
+    rows: list[dict[str, str]] = []
     for approach in study.approaches:
         if theirs := published.get(approach):
-            low, high = designs.published_interval(published, approach)
-            rows.append((APPROACHES[approach].name, "as published", "1", f"{100 * theirs['test_accuracy']:.2f}",
-                         between(low, high), f"{theirs['train_seconds']:,.0f}"))  # fmt: skip
+            rows.append(
+                {
+                    "approach": APPROACHES[approach].name,
+                    "preset": "as published",
+                    "n": "1",
+                    "test accuracy, %": f"{100 * theirs['test_accuracy']:.2f}",
+                    "95 % interval, %": between(*designs.published_interval(published, approach)),
+                    "training, s": f"{theirs['train_seconds']:,.0f}",
+                }
+            )
         for runs in (r for r in study.of_presets if r[0].approach == approach):
             ours = accuracy(runs)
-            rows.append((name_of(runs), f"here, {runs[0].preset}", str(ours.n), accuracies(runs),
-                         between(ours.low, ours.high), training_time(runs)))  # fmt: skip
+            rows.append(
+                {
+                    "approach": name_of(runs),
+                    "preset": f"here, {runs[0].preset}",
+                    "n": str(ours.n),
+                    "test accuracy, %": accuracies(runs),
+                    "95 % interval, %": between(ours.low, ours.high),
+                    "training, s": training_time(runs),
+                }
+            )
     info = study.first.info
-    return Table(
+    return table(
         "tab-published",
         "The homework report’s figures, each of one run, beside ours, mean ± standard deviation of n seeds.",
-        ("approach", "preset", "n", "test accuracy, %", "95 % interval, %", "training, s"),
-        tuple(rows),
-        "llrrrr",
-        ("Published: CIFAR-10, ImageNet weights, the best test epoch, a T4; binomial interval.",
+        rows,
+        ["Published: CIFAR-10, ImageNet weights, the best test epoch, a T4; binomial interval.",
          f"Here: {study.settings['data_name'] or info['data']['name']}, {info['weights']['name']}, "
          f"{info['config']['image_size']} px, {measures.device_of(study.all_runs)}; intervals: "
-         f"{methods(map(accuracy, study.of_presets))}."),
+         f"{methods(map(accuracy, study.of_presets))}."],
     )  # fmt: skip
 
 
@@ -173,21 +193,24 @@ def calibration(study: Study) -> Table | None:
     found = {runs: numbers for runs in measures.shown(study) if (numbers := measures.calibration(runs))}
     nats = _column([standard_errors(runs)[1] for runs in found] or [1.0])
     rows = [
-        (name_of(runs), runs[0].preset, *change_of(numbers["overconfidence"]), f"{numbers['temperature']:.2f}",
-         *(fixed(100 * numbers[name], DIGITS) for name in ("ece", "ece_scaled")),
-         *(fixed(numbers[name], nats) for name in ("test_loss", "test_loss_scaled")))
+        {"approach": name_of(runs), "preset": runs[0].preset}
+        | change_of(numbers["overconfidence"], "confidence − accuracy, points")
+        | {
+            "temperature": f"{numbers['temperature']:.2f}",
+            "ECE, %": fixed(100 * numbers["ece"], DIGITS),
+            "ECE scaled, %": fixed(100 * numbers["ece_scaled"], DIGITS),
+            "loss, nats": fixed(numbers["test_loss"], nats),
+            "loss scaled, nats": fixed(numbers["test_loss_scaled"], nats),
+        }
         for runs, numbers in found.items()
-    ]  # fmt: skip
-    return Table(
+    ]
+    return table(
         "tab-calibration",
         "Mean confidence minus accuracy on the test images; expected calibration error (ECE) and loss as trained and "
         "with a temperature fitted on validation images; means over seeds.",
-        ("approach", "preset", "confidence − accuracy, points", "95 % interval", "temperature", "ECE, %",
-         "ECE scaled, %", "loss, nats", "loss scaled, nats"),
-        tuple(rows),
-        "llrrrrrrr",
-        (f"95 % intervals: {methods(numbers['overconfidence'] for numbers in found.values())}.",),
-    ) if rows else None  # fmt: skip
+        rows,
+        [f"95 % intervals: {methods(numbers['overconfidence'] for numbers in found.values())}."] if found else (),
+    )
 
 
 def cost(study: Study) -> Table:
@@ -196,22 +219,27 @@ def cost(study: Study) -> Table:
     for runs in (study.runs(a, preset) for a in study.approaches for preset in study.presets):
         if runs:
             info, features = runs[0].info, measures.mean_of(runs, "features_seconds")
-            passes = [_figures(info[f"{way}_flops"] / 1e6) for way in ("forward", "backward")]
-            rows.append((name_of(runs), runs[0].preset, f"{info['trained_parameters']:,}", *passes,
-                         training_time(runs), in_seconds([features]) if features else "",
-                         f"{np.mean([costs.training_rate(run) for run in runs]):,.0f}",
-                         f"{costs.peak_memory(runs):,.0f}"))  # fmt: skip
-    return Table(
+            rows.append(
+                {
+                    "approach": name_of(runs),
+                    "preset": runs[0].preset,
+                    "trained parameters": f"{info['trained_parameters']:,}",
+                    "forward, MFLOP": _figures(info["forward_flops"] / 1e6),
+                    "backward, MFLOP": _figures(info["backward_flops"] / 1e6),
+                    "training, s": training_time(runs),
+                    "features, s": in_seconds([features]) if features else "",
+                    "images/s": f"{np.mean([costs.training_rate(run) for run in runs]):,.0f}",
+                    "memory, MiB": f"{costs.peak_memory(runs):,.0f}",
+                }
+            )
+    return table(  # type: ignore[return-value]
         "tab-cost",
         "Cost of one run, mean ± standard deviation of the seeds.",
-        ("approach", "preset", "trained parameters", "forward, MFLOP", "backward, MFLOP", "training, s", "features, s",
-         "images/s", "memory, MiB"),
-        tuple(rows),
-        "llrrrrrrr",
-        ("Operations: of one image once through the network, two for each multiply-add.",
+        rows,
+        ["Operations: of one image once through the network, two for each multiply-add.",
          "Training: with the time of the features, and of a probe that a run starts from; without a deviation where "
          "features measured once served several seeds. Images/s: of the training steps alone. Memory: the most that "
-         "any seed took."),
+         "any seed took."],
     )  # fmt: skip
 
 
@@ -226,6 +254,7 @@ def _figures(value: float) -> str:
 def provenance(study: Study) -> Table:
     """Where all runs came from: a row for each preset of an approach, and for all else of a kind."""
     rows, devices = [], {measures.device_of((run,)) for run in study.all_runs}
+    several = len(devices) > 1
     for approach in study.approaches:
         grouped = {preset: study.runs(approach, preset) for preset in study.presets}
         labels = ", ".join(map(str, study.side(approach, "budget")))
@@ -236,18 +265,23 @@ def provenance(study: Study) -> Table:
                 continue
             origins = [run.info["provenance"] for run in runs]
             commits = dict.fromkeys((o["commit"] or "no repository")[:12] + _changes(o) for o in origins)
-            where = (measures.device_of(runs),) if len(devices) > 1 else ()
-            seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
-            rows.append((APPROACHES[approach].name, name, str(len(runs)), seeds, ", ".join(commits), *where,
-                         max(o["finished"] for o in origins)[:16]))  # fmt: skip
-    several = len(devices) > 1
-    return Table(
+            rows.append(
+                {
+                    "approach": APPROACHES[approach].name,
+                    "preset": name,
+                    "runs": str(len(runs)),
+                    "seeds": ", ".join(map(str, sorted({run.seed for run in runs}))),
+                    "commit": ", ".join(commits),
+                }
+                | ({"device": measures.device_of(runs)} if several else {})
+                | {"finished (UTC)": max(o["finished"] for o in origins)[:16]}
+            )
+    return table(  # type: ignore[return-value]
         "tab-provenance",
         f"The runs behind this report, and the commit that made them{'' if several else f', all on {min(devices)}'}; "
         "results.json names each one’s record.",
-        ("approach", "preset", "runs", "seeds", "commit", *("device",) * several, "finished (UTC)"),
-        tuple(rows),
-        "llrlll" + "l" * several,
+        rows,
+        left="llrlll" + "l" * several,
     )
 
 
@@ -262,12 +296,16 @@ def environment(study: Study) -> Table:
     """Versions, data fingerprint and weights hash of the presented runs, and what started the first of them."""
     origins, info = [r.info["provenance"] for runs in study.of().values() for r in runs], study.first.info
     names = dict.fromkeys(name for each in origins for name in each["packages"])
-    rows = [("Python", _each([each["python"] for each in origins]))]
-    rows += [(name, _each([each["packages"].get(name, "none") for each in origins])) for name in names]
-    rows += [("data, sha256", info["data"]["fingerprint"]), ("weights, sha256", info["weights"]["sha256"] or "none")]
-    rows += [("code, sha256", _each([each["code"] for each in origins]))]
-    rows += [("command of the first", measures.command_of(study.first))]
-    return Table("tab-environment", "What the presented runs were made with.", ("what", "value"), tuple(rows), "ll")
+    told = {
+        "Python": _each([each["python"] for each in origins]),
+        **{name: _each([each["packages"].get(name, "none") for each in origins]) for name in names},
+        "data, sha256": info["data"]["fingerprint"],
+        "weights, sha256": info["weights"]["sha256"] or "none",
+        "code, sha256": _each([each["code"] for each in origins]),
+        "command of the first": measures.command_of(study.first),
+    }
+    rows = [{"what": what, "value": value} for what, value in told.items()]
+    return table("tab-environment", "What the presented runs were made with.", rows)  # type: ignore[return-value]
 
 
 def _each(values: Sequence[str]) -> str:
