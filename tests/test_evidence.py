@@ -160,14 +160,11 @@ def test_where_an_approach_gains_is_said_with_its_sign(study):
     assert "most on" not in said(1.0)
 
 
-def test_the_main_figure_names_no_preset_that_selects_on_test_images(study):
-    def flattered(approach, kind, value):
-        return 0.9 if value == "published" else better(approach, kind, value)
-
-    caption = plots.accuracy_against_time(study(flattered, **FULL)).caption
-    assert "selected on validation images is that of full fine-tuning, preset corrected" in caption
-    assert "trains 10 times as long as the linear probe with the same preset." in caption
-    assert "is that of the linear probe" in plots.accuracy_against_time(study(worse, **FULL)).caption
+def test_the_main_figure_says_which_points_the_test_images_selected(study):
+    caption = plots.accuracy_against_time(study(better, **FULL)).caption
+    assert "; seeds as dots. Hollow: the test images selected the epoch." in caption
+    plain = plots.accuracy_against_time(study(better, presets="corrected,tuned", seeds="0")).caption
+    assert plain == "Test accuracy against training time, with 95 % intervals (Wilson, over test images)."
 
 
 def test_the_crossing_of_few_labels_is_named(study):

@@ -13,7 +13,7 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, comparisons, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference, Estimate
-from report_lib.page.numbers import capital, factor, listed, methods, percent, points, rate, two_figures
+from report_lib.page.numbers import capital, listed, methods, percent, points, rate, two_figures
 from report_lib.page.parts import Figure
 from report_lib.page.style import WIDTH, draw_seeds, drawn, name_ends, short_names, styled
 from report_lib.page.words import judge
@@ -175,9 +175,9 @@ def accuracy_against_time(study: Study) -> Figure:
         for runs in shown:
             look, estimate = APPROACHES[runs[0].approach], accuracy(runs)
             colour: dict[str, Any] = {"color": look.colour}
-            hollow: dict[str, Any] = {"markerfacecolor": "white"} if runs[0].info["selected_on"] == "test" else {}
+            inside: dict[str, Any] = {"markerfacecolor": "white"} if runs[0].info["selected_on"] == "test" else {}
             axis.errorbar(mean_of(runs, "train_seconds"), 100 * estimate.mean, yerr=_reach([estimate]), capsize=3,
-                          fmt=look.marker, **colour, **hollow)  # fmt: skip
+                          fmt=look.marker, **colour, **inside)  # fmt: skip
             if len(runs) > 1:
                 for run, right in zip(runs, 100 * measures.right(runs).mean(1), strict=True):  # tied to their mean
                     to = [mean_of(runs, "train_seconds"), run.info["train_seconds"]], [100 * estimate.mean, right]
@@ -189,21 +189,12 @@ def accuracy_against_time(study: Study) -> Figure:
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.margins(x=0.5, y=0.3)
         _name_points(axis, shown)
-    flattered = [runs for runs in shown if runs[0].info["selected_on"] == "test"]
-    honest = [runs for runs in shown if runs not in flattered] or shown
-    best = max(honest, key=lambda runs: accuracy(runs).mean)
-    versus = [measures.compare(runs, best) for runs in honest if runs[0].preset == best[0].preset and runs is not best]
-    ratios = [f"{factor(max(c.times[0], 1 / c.times[0]))} times as {'long' if c.times[0] > 1 else 'fast'} as "
-              f"{the(c.a)}" for c in versus if c.times]  # fmt: skip
-    caption = f"Test accuracy against training time, with 95 % intervals ({methods(map(accuracy, shown))})"
-    caption += "; seeds as dots. " if len(best) > 1 else ". "
-    caption += "Hollow: the test images selected the epoch. " if flattered else ""
-    caption += f"The highest mean accuracy{' selected on validation images' * (len(honest) < len(shown))} is that of "
-    caption += f"{the(best)}, preset {best[0].preset}"
+    dots = "; seeds as dots" * any(len(runs) > 1 for runs in shown)
+    hollow = " Hollow: the test images selected the epoch." * any(r[0].info["selected_on"] == "test" for r in shown)
     return drawn(
         fig,
         "fig-accuracy-time",
-        f"{caption}, which trains {listed(ratios)} with the same preset." if ratios else f"{caption}.",
+        f"Test accuracy against training time, with 95 % intervals ({methods(map(accuracy, shown))}){dots}.{hollow}",
         "; ".join(f"{the(runs)}, {runs[0].preset}: {rate(accuracy(runs))}" for runs in shown),
     )
 
