@@ -56,7 +56,7 @@ def parts(study):
                 findings.defects(study), effects.defects(study), findings.budgets(study), effects.budgets(study),
                 findings.classes(study), findings.calibration(study), tables.provenance(study),
                 tables.environment(study), findings.differences(study), findings.selection(study),
-                findings.agreement(study), tables.calibration(study), findings.layers(study),
+                findings.agreement(study), tables.calibration(study),
                 effects.agreement(study), effects.same_answer(study), claims.limits(study, PUBLISHED["cifar10"]),
                 plots.layers(study), plots.validation(runs), plots.confusion(*runs.values()),
                 plots.accuracy_against_time(study), plots.budgets(study),

@@ -271,8 +271,8 @@ def test_the_ladder_ends_in_tuned_and_names_what_helps(whole):
         assert len({name for name, *_ in rungs}) == len(rungs) > 2 and rungs[0][2] is None and rungs[-1][0]
         first_step = rungs[1][2]
         assert first_step.mean == pytest.approx(measures.compare(rungs[0][1], rungs[1][1]).accuracy.mean)
-    text = findings.ladder(whole).markdown
-    assert "from *corrected* to *tuned*" in text.lower() and "clearly better with" in text
+    text = findings.tuned(whole).markdown
+    assert text.count("rom *corrected* to *tuned*") == 2 and "it is clearly better with" in text
     rows = effects.ladder(whole).rows
     assert [row[2] for row in rows if row[0] == "linear probe"] == ["4"] * (len(designs.ladder(whole, "linear_probe")))
     assert rows[0][4:6] == ("", "") and all(row[6] for row in rows), "each rung has its time"
@@ -290,8 +290,9 @@ def test_controls_stand_beside_the_preset_they_are_one_of(whole):
     assert names == [("linear probe", "random trunk"), ("full fine-tuning", "random trunk"),
                      ("full fine-tuning", "last block")]  # fmt: skip
     assert all(pair.accuracy.mean < 0 and pair.a[0].preset == "corrected" for _, pair in designs.controls(whole))
-    text = findings.controls(whole).markdown
-    assert "where the preset *corrected* reaches" in text and "parameters trained, reaches" in text
+    trained = [f"{pair.b[0].info['trained_parameters']:,}" for _, pair in designs.controls(whole)]
+    assert effects.controls(whole).header[4] == "trained parameters"
+    assert [row[4] for row in effects.controls(whole).rows] == trained
     assert findings.worthwhile(whole) == [], "all of them are worse"
 
 
@@ -308,8 +309,7 @@ def test_approaches_with_more_seeds_are_paired_on_those_they_share(whole):
 
 def test_what_was_not_run_is_not_spoken_of(study):
     least = study(better, seeds="0,1")
-    assert effects.ladder(least) is findings.ladder(least) is None
-    assert effects.controls(least) is findings.controls(least) is None
+    assert effects.ladder(least) is effects.controls(least) is None
     assert findings.tuned(least) is None and findings.searches(least, {"linear_probe": {"trials": []}}) is None
 
 

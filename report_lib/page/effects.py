@@ -121,6 +121,7 @@ def controls(study: Study) -> Table | None:
             "control": name,
             "preset": pair.a[0].preset,
             "n": str(len(pair.b)),
+            "trained parameters": f"{pair.b[0].info['trained_parameters']:,}",
             "test accuracy, %": accuracies(pair.b),
         }
         | change_of(pair.accuracy)

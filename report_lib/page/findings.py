@@ -12,7 +12,7 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference
-from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds, two_figures
+from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds
 from report_lib.page.parts import Prose, text
 from report_lib.page.words import company, count, say, took
 from report_lib.runs import Runs, Study
@@ -204,32 +204,18 @@ def _at_the_edge(study: Study, searches: Mapping[str, dict], approach: str) -> s
 
 
 def tuned(study: Study) -> Prose | None:
-    """What tuning changes of each approach's accuracy."""
-    gains = [
-        f"{the(pair.b)} {points(pair.accuracy)}"
-        for approach in study.approaches
-        if (pair := designs.tuning(study, approach))
-    ]
-    return say(f"tuned minus corrected test accuracy: {'; '.join(gains)}" if gains else "")
-
-
-def ladder(study: Study) -> Prose | None:
-    """Which steps from `corrected` to `tuned` clearly change the accuracy of an approach, and what they sum to."""
+    """What tuning changes of each approach's accuracy, and which of its steps clearly do, where they were run."""
     sentences = []
     for approach in study.approaches:
-        rungs = designs.ladder(study, approach)
-        if not rungs:
+        if not (pair := designs.tuning(study, approach)):
             continue
-        named = [(name, found) for name, _, found in rungs if found]
-        whole = compare(rungs[0][1], rungs[-1][1]).accuracy
-        up, down, told = _clear(named, 1), _clear(named, -1), []
-        for clear, word in ((up, "better"), (down, "worse")):
-            if clear:
-                told.append(f"it is clearly {word} with {listed(clear)}")
-        if unclear := [name for name, found in named if not found.clear]:
+        steps = [(name, found) for name, _, found in designs.ladder(study, approach) if found]
+        told = [f"it is clearly {word} with {listed(clear)}" for word, sign in (("better", 1), ("worse", -1))
+                if (clear := _clear(steps, sign))]  # fmt: skip
+        if unclear := [name for name, found in steps if not found.clear]:
             told.append(f"no change is shown by {listed(unclear)}")
-        who = the(rungs[0][1])
-        sentences.append(f"from *corrected* to *tuned*, {who} changes by {points(whole)}; {', '.join(told)}")
+        by_step = f"; step by step ([Table](#tab-ladder)), {', '.join(told)}" * bool(steps)
+        sentences.append(f"from *corrected* to *tuned*, {the(pair.b)} changes by {points(pair.accuracy)}{by_step}")
     return say(*sentences)
 
 
@@ -250,18 +236,6 @@ def worthwhile(study: Study) -> list[str]:
     return [f"with the control “{name}”, {the(pair.b)} reaches {rate(accuracy(pair.b))} ({points(pair.accuracy)} "
             f"beside *{pair.a[0].preset}*; n = {len(pair.b)})" for name, pair in designs.controls(study)
             if pair.accuracy.clear and pair.accuracy.mean > 0]  # fmt: skip
-
-
-def controls(study: Study) -> Prose | None:
-    """What the controls reach, and how many parameters each trains."""
-    return say(
-        *(
-            f"{name}: {the(pair.b)}, with {pair.b[0].info['trained_parameters']:,} parameters trained, reaches "
-            f"{rate(accuracy(pair.b))}, where the preset *{pair.a[0].preset}* reaches {rate(accuracy(pair.a))} "
-            f"({points(pair.accuracy)})"
-            for name, pair in designs.controls(study)
-        )
-    )
 
 
 def defects(study: Study) -> Prose | None:
@@ -367,16 +341,3 @@ def calibration(study: Study) -> Prose | None:
     shown = ", as far as these runs show"
     return say(*(f"on average, {listed(names)} {'is' if len(names) == 1 else 'are'} {how} accurate"
                  f"{shown * how.startswith('as')}" for how, names in judged.items()))  # fmt: skip
-
-
-def layers(study: Study) -> Prose | None:
-    """Which layers training moved least and most, by approach and preset; None where the trunk is frozen."""
-    sentences = []
-    for runs in measures.shown(study):
-        if len(moved := measures.moved(runs)) > 1:
-            least, *_, most = sorted(moved, key=moved.__getitem__)
-            sentences.append(
-                f"with the preset *{runs[0].preset}*, seed {runs[0].seed}, {the(runs)} moves {text(least)} least, by "
-                f"{two_figures(moved[least])}, and {text(most)} most, by {two_figures(moved[most])}"
-            )
-    return say(*sentences)
