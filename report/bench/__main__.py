@@ -26,10 +26,10 @@ from bench import limit, show
 from bench.answer import answers, labelled
 from bench.growth import scaling, subset
 from bench.published import published_rate
+from bench.whole import trained
 from report_lib import data, models, training
 from report_lib.config import APPROACHES, Config, parameters, preset
 from report_lib.files import InputError, write_whole
-from report_lib.training import loop
 from report_lib.training.device import device_name
 
 EPOCHS = 10  # of a probe, as published
@@ -151,10 +151,7 @@ class Side:
         """(training images a second of a whole run, evaluation included; its seconds; those of its frozen features)."""
         config = preset(approach, image_size=self.size, epochs=epochs, seed=seed)
         place = dataclasses.replace(self.place, cache=cache or self.fresh())
-        net = models.build(config, images.classes, self.weights)
-        models.train_only(net, config)
-        task = loop.begin(net, images, config, place)
-        *_, history = loop.train(task, config, place)
+        task, history = trained(config, images, self.weights, place)
         count = len(task.training.index)
         features = task.features_seconds * len(images.train) / count  # validation images included
         seconds = features + sum(e["train_seconds"] + e["validation_seconds"] for e in history.epochs)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from bench.published import full_finetune, linear_probe
+from bench.whole import trained
 from report_lib import data, models, training
 from report_lib.config import Config, preset
-from report_lib.training import loop
 
 LOOPS = {"linear_probe": linear_probe, "full_finetune": full_finetune}
 
@@ -42,10 +42,7 @@ def measure(images: data.Images, weights: models.Weights, shared: dict, place: t
 
 def ours(images: data.Images, weights: models.Weights, config: Config, place: training.Place) -> tuple[list, list]:
     """(validation accuracies, seconds since the start) of each epoch, frozen features and starts included."""
-    net = models.build(config, images.classes, weights)
-    models.train_only(net, config)
-    task = loop.begin(net, images, config, place)
-    *_, history = loop.train(task, config, place)
+    task, history = trained(config, images, weights, place)
     each = [epoch["train_seconds"] + epoch["validation_seconds"] for epoch in history.epochs]
     before = task.start_seconds + task.features_seconds + task.validation_features_seconds
     return [epoch["validation_accuracy"] for epoch in history.epochs], list(before + np.cumsum(each))

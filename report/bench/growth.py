@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from bench.whole import trained
 from report_lib import data, models, training
 from report_lib.config import NETWORKS, Config, preset
-from report_lib.training import loop
 from report_lib.training.device import peak_memory_mib, reset_peak_memory
 
 APPROACHES = ("linear_probe", "full_finetune")  # those that the listings have
@@ -94,17 +94,9 @@ def point(
     with tempfile.TemporaryDirectory() as scratch:
         place = training.place(device, cache=scratch)
         warm = dataclasses.replace(place, cache=Path(scratch) / "warm")
-        train(preset(approach, epochs=1, batch_size=32, **shared), subset(few, 64), weights, warm)
+        trained(preset(approach, epochs=1, batch_size=32, **shared), subset(few, 64), weights, warm)
         reset_peak_memory(place.device)
         clock = time.perf_counter()
         for seed in range(int(amounts["seeds"])):
-            train(preset(approach, epochs=amounts["epochs"], seed=seed, **shared), few, weights, place)
+            trained(preset(approach, epochs=amounts["epochs"], seed=seed, **shared), few, weights, place)
         pipe.send((time.perf_counter() - clock, peak_memory_mib(place.device)))
-
-
-def train(config: Config, images: data.Images, weights: models.Weights, place: training.Place) -> None:
-    """A whole run, but for its test."""
-    net = models.build(config, images.classes, weights)
-    models.train_only(net, config)
-    for _ in loop.train(loop.begin(net, images, config, place), config, place):
-        pass

@@ -17,29 +17,21 @@ from report_lib.runs import run
 from report_lib.training import pick_device
 from report_lib.training.device import device_name
 
+# What is trained, in both precisions.
+CONFIG = {"weights": "embedded", "image_size": 64, "epochs": 5, "batch_size": 32, "per_class": 120}
+PRESET, SEEDS = "tuned", range(5)
+
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    options.add_argument("--data", default="digits")
-    options.add_argument("--data-name", default="handwritten digits", help="what to call the data")
-    options.add_argument("--weights", default="embedded")
-    options.add_argument("--preset", default="tuned")
-    options.add_argument("--image-size", type=int, default=64)
-    options.add_argument("--epochs", type=int, default=5)
-    options.add_argument("--batch-size", type=int, default=32)
-    options.add_argument("--per-class", type=int, default=120)
-    options.add_argument("--seeds", default="0,1,2,3,4")
-    chosen = options.parse_args()
-    names = ("weights", "image_size", "epochs", "batch_size", "per_class")
-    shared = {name: getattr(chosen, name) for name in names}
-    result = shared | {"data": chosen.data_name, "preset": chosen.preset, "seeds": chosen.seeds}
+    argparse.ArgumentParser(prog="bench.precision", description=__doc__).parse_args()  # for those who ask for help
+    result = CONFIG | {"data": "handwritten digits", "preset": PRESET, "seeds": ",".join(map(str, SEEDS))}
     result["device"] = device_name(pick_device())
     for approach in show.BENCHED:
-        accuracy: dict[str, list[float]] = {}
-        for precision in ("float32", "bfloat16"):
-            for seed in map(int, chosen.seeds.split(",")):
-                config = preset(approach, chosen.preset, data=chosen.data, seed=seed, precision=precision, **shared)
-                accuracy.setdefault(precision, []).append(run(config).info["test_accuracy"])
+        accuracy: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+        for precision, reached in accuracy.items():
+            for seed in SEEDS:
+                config = preset(approach, PRESET, data="digits", seed=seed, precision=precision, **CONFIG)
+                reached.append(run(config).info["test_accuracy"])
         result[approach] = accuracy | compared(accuracy["float32"], accuracy["bfloat16"])
     write_whole(show.PRECISION, json.dumps(result, indent=1) + "\n")
     write_whole(show.GUIDE, show.guide(show.read(str(show.KEPT))))

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from bench.whole import trained
 
 from report_lib import data, models, training
 from report_lib.config import APPROACHES, FEW_LABELS, PRESETS, Config, decides, parameters, preset, resolve
 from report_lib.config.plan import given
 from report_lib.files import InputError, each, read_yaml, write_whole
-from report_lib.training import loop
 
 FOLDER = Path(__file__).parent
 
@@ -68,10 +68,8 @@ def search(approach: str, shared: dict, device: str = "auto", cache: str = "", f
 
 def judge(config: Config, images: data.Images, weights: models.Weights, place: training.Place) -> dict:
     """What validation says of one trial; nothing is tested."""
-    net = models.build(config, images.classes, weights)
-    models.train_only(net, config)
     try:
-        *_, history = loop.train(loop.begin(net, images, config, place), config, place)
+        _, history = trained(config, images, weights, place)
     except training.Diverged:
         return {"validation_accuracy": 0.0, "validation_loss": None}
     best = history.epochs[history.selected - 1]
