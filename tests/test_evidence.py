@@ -134,7 +134,7 @@ def test_a_study_of_ones_own_pictures_speaks_of_them_alone(study):
     assert "homework" not in said and "T4" not in said
     first = claims.abstract(mine).markdown
     assert "My flowers" in first and "take **full fine-tuning** (preset *tuned*)" in first and "is ahead of" in first
-    assert "*corrected* has plain default settings; *tuned* has settings" in first
+    assert "*corrected* has plain default settings; *tuned* adds a falling learning rate" in first
 
 
 def test_the_better_one_is_named(study):
@@ -153,10 +153,13 @@ def test_where_an_approach_gains_is_said_with_its_sign(study):
 
     many = len(CLASSES)
     ahead = said(lambda approach, *_: 0.9 if approach == "full_finetune" else 0.3)
-    assert f"f {many} classes full fine-tuning is clearly ahead of the linear probe on {many} (most on " in ahead
+    assert f"full fine-tuning is clearly ahead of the linear probe on all {many} classes (most on " in ahead
     assert "and clearly behind on 0. " in ahead and "+" in ahead
     behind = said(lambda approach, *_: 0.3 if approach == "full_finetune" else 0.9)
-    assert f"clearly ahead of the linear probe on 0 and clearly behind on {many} (most on " in behind
+    assert (
+        f"clearly ahead of the linear probe on none of the {many} classes and clearly behind on all {many} classes (most on "
+        in behind
+    )
     assert "most on" not in said(1.0)
 
 
@@ -199,7 +202,7 @@ def test_defects_that_flatter_are_told_from_those_that_do_nothing(study):
     flattering = study(flattered, presets="published,corrected", seeds="0,1", defects="linear_probe")
     text = findings.defects(flattering).markdown
     assert "o other defect alone clearly lowers" in text and "ll defects together change the reported" in text
-    assert "full fine-tuning by" in text and "none was run alone" in text, "only the probe's were"
+    assert "full fine-tuning by" in text and "none of which was run alone" in text, "only the probe's were"
     effects = {each["defect"]: each for each in designs.defect_effects(flattering)}
     assert effects["select_on_test"]["effect"].mean == 0, "the last epoch is best on test and validation images alike"
     assert effects["frozen_dropout"]["same_images_right"] and set(effects) <= {*DEFECTS, "all"}

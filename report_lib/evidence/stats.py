@@ -33,6 +33,10 @@ class Difference:
         """Whether the interval excludes no difference, and, with few discordant images, the exact test does too."""
         return (self.low > 0 or self.high < 0) and (self.p is None or self.p < 0.05)
 
+    def __neg__(self) -> "Difference":
+        """a minus b."""
+        return dataclasses.replace(self, mean=-self.mean, low=-self.high, high=-self.low)
+
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927)."""

@@ -9,12 +9,14 @@ from report_lib.evidence import Comparison, compare, comparisons, costs, designs
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.page.findings import (
     ahead,
+    by_labels,
     counted_on,
     decisive,
     led,
     not_ahead_up_to,
     times,
     trade,
+    without_views,
     won,
     worthwhile,
 )
@@ -47,22 +49,29 @@ def abstract(study: Study) -> Prose:
     config, used = info["config"], info["data"]["train"] + info["data"]["validation"]
     labels = f"{config['per_class']:,} per class, {used:,} in all" if config["per_class"] else f"{used:,}"
     others = [f"*{name}*" for name in study.presets if name != study.presented]
-    rates = [f"{the(runs)} {rate(accuracy(runs))} ({interval(accuracy(runs))})" for runs in best]
-    rates[0] = rates[0].replace(the(best[0]), f"{the(best[0])} classifies", 1)
     rate_given, counts = study.settings["learning_rate"], comparisons(study.best)
-    named = f"With the preset {listed(f'*{runs[0].preset}*' for runs in best)}"
-    named += " (the main comparison)" * bool(counts)
-    unlike = len({len(runs) for runs in best}) > 1
-    shared = f", and differences are over the {len(counts[0].a)} seeds that all approaches have" if unlike else ""
-    outcome = [f"{named}, {listed(rates)} of {info['data']['test']:,} test images correctly", *map(trade, counts)]
+    alike = [counts[0].a, *(pair.b for pair in counts)] if counts else best  # runs of the seeds that all have
+    rates = [f"{the(runs)} is right on {rate(accuracy(runs))} ({interval(accuracy(runs))})" for runs in alike]
+    main = " (the main comparison)" * bool(counts)
+    named = f"With the preset {listed(f'*{runs[0].preset}*' for runs in best)}{main}"
+    same = f", on the {len(alike[0])} seeds that all approaches have" * (len({len(runs) for runs in best}) > 1)
     earlier = [f"with the preset *{pair.b[0].preset}*, {ahead(pair)}" for pair in counted_on(study)
                if pair not in counts]  # fmt: skip
-    told = say(*outcome, *earlier, f"all intervals are 95 % intervals{shared}")
+    told = say(f"{named}, {listed(rates)} of the {info['data']['test']:,} test images{same}", *map(ahead, counts),
+               *earlier, "all intervals are 95 % intervals")  # fmt: skip
+    price = [", and ".join(filter(None, (f"{the(pair.b)} {times(pair)} as {the(pair.a)}", without_views(study, pair))))
+             for pair in counts if pair.times]  # fmt: skip
+    used_labels = used / len(study.first.classes)
+    bound = (f"{text(info['weights']['name'])} weights, {text(info['data']['name'])} at {config['image_size']} pixels, "
+             f"{used_labels:,.0f} labels per class, one set of test images; more under "
+             "[Limits of this study](#limits-of-this-study).")  # fmt: skip
     meant = [f"*{name}* {MEANINGS[name]}" if name in MEANINGS else f"*{name}*" for name in study.presets]
     presented = f"The sections on each approach present *{study.presented}*."
     lines = [
         f"**Outcome.** {told.markdown if told else ''}",
+        *([f"**Cost.** {cost.markdown}"] if (cost := say(*price)) else []),
         *([f"**For images like these,** {choice}."] if (choice := recommended(study)) else []),
+        f"**Limits.** {capital(bound)}",
         *([f"**Presets:** {'; '.join(meant)}. {presented}"] if others else []),
         f"**Data:** {text(study.settings['data_name'] or info['data']['name'])}; labelled images: {labels}.",
         f"**Network:** {info['network']['name']}; weights: {text(info['weights']['name'])}.",
@@ -103,7 +112,9 @@ def claims(study: Study, published: dict) -> Prose | None:
         f"**Both take the same time** ({took_there}).",
         f"**{capital(a)} is the choice where labels or compute are scarce.** This was not tested there.",
     ]
-    told = [f"{head} {short} {more}".strip() for head, (short, more) in zip(heads, answers, strict=True)]
+    (_, accuracies), *others = answers  # who is ahead stands above
+    told = [f"{heads[0]} {accuracies}", *(" ".join(part for part in (head, short, more) if part)
+                                          for head, (short, more) in zip(heads[1:], others, strict=True))]  # fmt: skip
     lines = [f"{number}. {each}" for number, each in enumerate(told, 1)]
     return Prose(
         f"The homework report {published['source']} makes three claims. What became of them:\n\n" + "\n".join(lines)
@@ -129,14 +140,24 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
     kept_or_not = f", and {factor(kept)} times where frozen features are kept" * (kept != anew)
     work = (f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
             f"runs the frozen trunk in every epoch{kept_or_not}. The two times printed there differ by "
-            f"{percent(abs(spent[1] / spent[0] - 1))}, as would be so if that loop mostly waited for its "
+            f"{percent(abs(spent[1] / spent[0] - 1))}, as they would in a loop that mostly waits for its "
             "images.")  # fmt: skip
     labels = led(study, theirs)
+    scarce = f" {scarcity}." if (scarcity := where_scarce(study, theirs)) else ""
     return [
         (f"In the main comparison, {ahead(best)}.", f"{capital(b)} minus {the(best.a)}: {each}."),
         (f"Here, {b} {listed(timed)}." if timed else "", work),
-        (f"Labels: {labels}." if labels else "", f"Compute: {overtakes(best)}." if best.times else ""),
+        (f"Labels: {labels}.{scarce}" if labels else "", f"Compute: {overtakes(best)}." if best.times else ""),
     ]
+
+
+def where_scarce(study: Study, approaches: Sequence[str]) -> str:
+    """What becomes of the claim that the first approach is the choice where labels are scarce."""
+    leads = [labels for labels, sign, _ in by_labels(study, *approaches) if sign < 0]
+    first = APPROACHES[approaches[0]].the
+    if leads:
+        return f"so where labels are that scarce, {first} is the more accurate choice"
+    return f"so with few labels {first} is nowhere shown to be the more accurate one; its cost speaks for it"
 
 
 def overtakes(pair: Comparison) -> str:
@@ -148,7 +169,8 @@ def overtakes(pair: Comparison) -> str:
     if not found:
         return f"{sentence}; {b} does not reach that{' with any seed' * (len(passed.seconds) > 1)}"
     when, span = float(np.mean(found)), by_seed(seconds(min(found)), seconds(max(found)))
-    sentence += f"; {b} reaches it after {seconds(when)}{span}"
+    planned = count(pair.b[0].info["config"]["epochs"], "epoch")
+    sentence += f"; {b}, planned for {planned}, passes that after {seconds(when)}{span}"
     if len(found) < len(passed.seconds):
         return f"{sentence}, with {len(found)} of {len(passed.seconds)} seeds"
     return f"{sentence}{', and so is ahead whatever the time' * (when <= mean_of(pair.a, 'train_seconds'))}"
@@ -179,24 +201,32 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
     """What the study's own facts leave open; `known` is what others found out about the data, `cards` what the cards of
     weights say, by sha256."""
     run, name = study.first, study.settings["data_name"] or study.first.info["data"]["name"]
+    device = text(measures.device_of(study.all_runs))
     info, config, weights = run.info["data"], run.info["config"], run.info["weights"]
     used, size, usual = info["train"] + info["validation"], config["image_size"], Config.image_size
     again = "; they were compressed anew, so no accuracy here compares with one on the original files"
     memorised = f"of those training images {used:,} are used here, so fewer test images have such a duplicate"
-    return say(  # type: ignore[return-value]
-        f"the weights are {text(weights['name'])}; with others another approach may be ahead",
-        (cards or {}).get(weights["sha256"], ""),
-        f"the images are {text(name)}{again * ('jpeg' in name.lower())}",
-        f"the network sees them at {size} × {size} pixels, and not at the {usual} × {usual} of its own training"
-        * (size < usual),
-        f"{used / len(run.classes):,.0f} labelled images per class are used, those that validate included",
-        f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn alike, "
-        "not pictures of another origin",
-        f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
-        f"times are those of {text(measures.device_of(study.all_runs))}, and on another device their ratios are others",
-        *known,
-        memorised if known and config["per_class"] else "",
-    )
+    parts = {
+        "Weights": (
+            f"they are {text(weights['name'])}; with others another approach may be ahead",
+            (cards or {}).get(weights["sha256"], ""),
+        ),
+        "Images and labels": (
+            f"the images are {text(name)}{again * ('jpeg' in name.lower())}",
+            f"the network sees them at {size} × {size} pixels, and not at the {usual} × {usual} of its own training"
+            * (size < usual),
+            f"{used / len(run.classes):,.0f} labelled images per class are used, those that validate included",
+            *known,
+            memorised if known and config["per_class"] else "",
+        ),
+        "Intervals": (
+            f"every accuracy is measured on the same {info['test']:,} test images; the intervals cover others drawn "
+            "alike, not pictures of another origin",
+            f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
+        ),
+        "Times": (f"they are those of {device}, and on another device their ratios are others",),
+    }
+    return Prose("\n".join(f"- **{name}.** {say(*told).markdown}" for name, told in parts.items()))  # type: ignore
 
 
 def _drawn_by_seed(run: Run) -> str:

@@ -17,6 +17,8 @@ from report_lib.page.parts import Prose, text
 from report_lib.page.words import company, count, say, took
 from report_lib.runs import Runs, Study
 
+UNEVEN = 1.25  # ratio of the longest to the shortest time for the same work, above which it is spoken of
+
 # --- two approaches --------------------------------------------------------------------------------------------
 
 
@@ -43,12 +45,29 @@ def won(pair: Comparison) -> str:
 
 
 def times(pair: Comparison) -> str:
-    """How long b trains beside a, such as "trains 31 times (20 to 44 by seed) as long"; nothing across devices."""
+    """How long b trains beside a, such as "takes 31 times (20 to 44 by seed) as long to train"; nothing across
+    devices."""
     if not pair.times:
         return ""
     longer = pair.times[0] >= 1
     mean, low, high = pair.times if longer else [1 / pair.times[at] for at in (0, 2, 1)]
-    return f"trains {factor(mean)} times{by_seed(factor(low), factor(high))} as {'long' if longer else 'fast'}"
+    ratio = f"{factor(mean)} times{by_seed(factor(low), factor(high))}"
+    return f"takes {ratio} as long to train" if longer else f"trains {ratio} as fast"
+
+
+def without_views(study: Study, pair: Comparison) -> str:
+    """How long b trains beside a without the augmented views that a sees, where these bring it no clear gain; nothing
+    where they do, or where the ladder did not ask."""
+    rungs = designs.ladder(study, pair.a[0].approach) if pair.a[0].preset == "tuned" else []
+    at = next((n for n, (name, _, _) in enumerate(rungs) if "augmentation" in name), 0)
+    gain = rungs[at][2] if at else None
+    if not gain or costs.views(pair.a[0]) < 2 or gain.clear and gain.mean > 0:
+        return ""
+    before = compare(rungs[at - 1][1], pair.b)
+    if not before.times:
+        return ""
+    ratio, who = factor(before.times[0]), the(pair.a)
+    return f"{ratio} times where {who} does without augmented views, which bring it no clear gain ({points(gain)})"
 
 
 def trade(pair: Comparison) -> str:
@@ -110,8 +129,8 @@ def selection(study: Study) -> Prose | None:
         verdict = "no more than the draw of the images explains"
     return say(
         f"validation accuracy exceeds test accuracy in {found.above} of the {found.runs} runs that validation selected",
-        "runs of one seed share their validation images, so a seed counts once: validation minus test accuracy is "
-        f"{points(found.difference)}, {verdict}",
+        "runs of one seed share their validation images, so a seed counts once: test minus validation accuracy is "
+        f"{points(-found.difference)}, {verdict}",
     )
 
 
@@ -121,6 +140,7 @@ def agreement(study: Study) -> Prose | None:
     for preset in dict.fromkeys((study.presented, next(iter(study.best.values()))[0].preset)):
         found = designs.agreements(study, preset)
         within = [each for each in found if each.names[0] == each.names[1]]
+        unlike = {pair.b[0].approach for pair in comparisons(study.of(preset)) if pair.accuracy.clear}
         for each in found:
             if each not in within and within:
                 names = [APPROACHES[name].the for name in each.names]
@@ -128,8 +148,11 @@ def agreement(study: Study) -> Prose | None:
                 level = "less often than two seeds of either do" if each.mean < min(own) else (
                     "less often than two seeds of one of them do" if each.mean < max(own)
                     else "no less often than two seeds of either do")  # fmt: skip
+                part = "; part of that is their unlike accuracy" * (
+                    level.startswith("less") and study.approaches[0] in each.names and bool(unlike & {*each.names})
+                )
                 sentences.append(f"with the preset *{preset}*, {listed(names)} name the same class on "
-                                 f"{percent(each.mean)} of the test images, {level}")  # fmt: skip
+                                 f"{percent(each.mean)} of the test images, {level}{part}")  # fmt: skip
     return say(*sentences)
 
 
@@ -153,9 +176,14 @@ def time(study: Study) -> Prose | None:
         again = f", and {factor(anew)} times if the frozen features were not kept" * (kept != anew)
         sentences.append(f"counted in operations, it takes {factor(kept)} times as much{again}")
         if costs.views(pair.a[0]) > 1 and (features := mean_of(pair.a, "features_seconds")):
-            brings = "; [Table](#tab-ladder) says what these bring" * bool(designs.ladder(study, pair.a[0].approach))
+            without = without_views(study, pair)
+            brings = f"; {b} takes {without}, as [Table](#tab-ladder) says" if without else ""
             views = f"{costs.views(pair.a[0])} views of each picture"
             sentences.append(f"{a} spends {seconds(features)} of that on the features of {views}{brings}")
+        spent = [run.info["train_seconds"] for run in pair.b]
+        if max(spent) > UNEVEN * min(spent):
+            sentences.append(f"the same work took {seconds(min(spent))} to {seconds(max(spent))} by seed, so a ratio "
+                             f"is known to a factor of {fixed(max(spent) / min(spent), 1)} only")  # fmt: skip
     if any(costs.features_shared(pair.a) for pair in counted_on(study)):
         sentences.append("the time of the frozen features was measured once and counts for every seed, so the range of "
                          "a ratio is that of the other times")  # fmt: skip
@@ -171,27 +199,28 @@ def _clear(named: Sequence[tuple[str, Difference]], sign: int) -> list[str]:
 
 def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
     """How the settings of `tuned` were found; `searches` are their records, by approach, "_few" where labels are."""
-    alike: dict[tuple, list[str]] = {}  # how a search was made -> the approaches that were searched so
+    made: dict[str, list[str]] = {}  # how a search was made -> the approaches that were searched so
     for approach in study.approaches if "tuned" in study.presets else ():
         for name in (approach, f"{approach}_few"):
             if search := searches.get(name):
-                made = search["conditions"]
-                how = (len(search["trials"]), made["per_class"], made["validation_images"], made["image_size"])
-                alike.setdefault((*how, made["weights"] != study.weights_sha), []).append(the(study.best[approach]))
-    sentences = [
-        f"of {tried} trials each with {f'{labels:,}' if labels else 'all'} labels per class, judged on {images:,} "
-        f"validation images at {size} pixels{', with other weights than here' * other}, the settings of "
-        f"{listed(names)} are those with the fewest epochs that come within one standard error of the best"
-        for (tried, labels, images, size, other), names in alike.items()
-    ]
-    if not sentences:
+                of, tried = search["conditions"], len(search["trials"])
+                labels = f"{of['per_class']:,}" if of["per_class"] else "all"
+                other = ", with other weights than here" * (of["weights"] != study.weights_sha)
+                how = (f"in {tried} trials with {labels} labels per class, judged on {of['validation_images']:,} "
+                       f"validation images at {of['image_size']} pixels{other}")  # fmt: skip
+                made.setdefault(how, []).append(the(study.best[approach]))
+    if not made:
         return None
+    alike = {tuple(names): [how for how in made if made[how] == names] for names in made.values()}
+    sentences = [f"the settings of {listed(names)} were searched {', and '.join(how)}" for names, how in alike.items()]
+    sentences.append("of the trials within one standard error of the best, one with the fewest epochs was taken")
     used = [searches[name] for name in (*study.approaches, *(f"{a}_few" for a in study.approaches)) if name in searches]
     same = {search["conditions"]["seed"] for search in used} & {run.seed for run in study.all_runs}
     if same:
         sentences.append(f"the searches used seed {listed(map(str, sorted(same)))}, which is among those compared")
     if edges := [*filter(None, (_at_the_edge(study, searches, a) for a in study.approaches))]:
-        sentences.append(f"the largest value tried won, so that a larger one may be better: {'; '.join(edges)}")
+        sentences.append(f"of the few values that were tried, the largest won for {'; '.join(edges)}: larger ones may "
+                         "be better")  # fmt: skip
     return say(*sentences)
 
 
@@ -210,10 +239,10 @@ def tuned(study: Study) -> Prose | None:
         if not (pair := designs.tuning(study, approach)):
             continue
         steps = [(name, found) for name, _, found in designs.ladder(study, approach) if found]
-        told = [f"it is clearly {word} with {listed(clear)}" for word, sign in (("better", 1), ("worse", -1))
+        told = [f"it clearly {word} {listed(clear)}" for word, sign in (("gains from", 1), ("loses by", -1))
                 if (clear := _clear(steps, sign))]  # fmt: skip
         if unclear := [name for name, found in steps if not found.clear]:
-            told.append(f"no change is shown by {listed(unclear)}")
+            told.append(f"no clear effect is shown for {listed(unclear)}")
         by_step = f"; step by step ([Table](#tab-ladder)), {', '.join(told)}" * bool(steps)
         sentences.append(f"from *corrected* to *tuned*, {the(pair.b)} changes by {points(pair.accuracy)}{by_step}")
     return say(*sentences)
@@ -233,9 +262,14 @@ def decisive(study: Study) -> list[str]:
 
 def worthwhile(study: Study) -> list[str]:
     """The controls that are clearly ahead of the preset that they are one of."""
-    return [f"with the control “{name}”, {the(pair.b)} reaches {rate(accuracy(pair.b))} ({points(pair.accuracy)} "
-            f"beside *{pair.a[0].preset}*; n = {len(pair.b)})" for name, pair in designs.controls(study)
-            if pair.accuracy.clear and pair.accuracy.mean > 0]  # fmt: skip
+    told = []
+    for name, pair in designs.controls(study):
+        if pair.accuracy.clear and pair.accuracy.mean > 0:
+            info, beside = pair.b[0].info, f"{the(pair.a)} with *{pair.a[0].preset}*"
+            told.append(f"the control “{name}”, which trains {info['trained_parameters']:,} of {info['parameters']:,} "
+                        f"parameters, is right on {rate(accuracy(pair.b))} ({points(pair.accuracy)} beside {beside}; "
+                        f"n = {len(pair.b)})")  # fmt: skip
+    return told
 
 
 def defects(study: Study) -> Prose | None:
@@ -259,13 +293,13 @@ def defects(study: Study) -> Prose | None:
     alone = {each["approach"] for each in effects}
     for each in every:
         if each["defect"] == "all":
-            single = " (none was run alone)" * (each["approach"] not in alone)
-            sentences.append(f"all defects together{single} change the reported accuracy of {the(each['runs'])} by "
+            single = ", none of which was run alone," * (each["approach"] not in alone)
+            sentences.append(f"all defects{single} together change the reported accuracy of {the(each['runs'])} by "
                              f"{points(each['effect'])}")  # fmt: skip
     return say(*sentences)
 
 
-def _signs(study: Study, a: str, b: str) -> list[tuple[str, int, Comparison]]:
+def by_labels(study: Study, a: str, b: str) -> list[tuple[str, int, Comparison]]:
     """(labels per class, who leads: 1 the second, -1 the first, 0 neither, their comparison), ascending."""
     found = []
     for labels, runs in measures.budget_curve(study):
@@ -286,7 +320,7 @@ def _crossing(signs: Sequence[tuple[str, int, Comparison]]) -> list[str]:
 
 def led(study: Study, approaches: Sequence[str]) -> str:
     """Who leads with how many labels, and where they cross, in one sentence; nothing without budgets."""
-    signs = _signs(study, *approaches)
+    signs = by_labels(study, *approaches)
     names = [APPROACHES[approach].the for approach in approaches]
     parts = []
     for sign, who in ((-1, f"{names[0]} leads"), (0, "neither is shown to lead"), (1, f"{names[1]} leads")):
@@ -298,7 +332,7 @@ def led(study: Study, approaches: Sequence[str]) -> str:
 def not_ahead_up_to(study: Study, approach: str) -> str:
     """Up to how many labels per class an approach is not shown to be ahead of the first, which it is with more; nothing
     where that is not so."""
-    signs = _signs(study, study.approaches[0], approach) if approach != study.approaches[0] else []
+    signs = by_labels(study, study.approaches[0], approach) if approach != study.approaches[0] else []
     level = list(itertools.takewhile(lambda point: point[1] <= 0, signs))
     return level[-1][0] if 0 < len(level) < len(signs) else ""
 
@@ -317,13 +351,18 @@ def classes(study: Study) -> Prose | None:
     for pair in counted_on(study):
         named = list(zip(map(text, pair.a[0].classes), pair.classes, strict=True))
         up, down = (sorted(_sure(named, sign), key=lambda each: -abs(each[1].mean)) for sign in (1, -1))
-        sides = [f"{side} on {len(found)}{f' (most on {found[0][0]}: {points(found[0][1])})' if found else ''}"
-                 for side, found in (("clearly ahead of " + the(pair.a), up), ("clearly behind", down))]  # fmt: skip
-        sentences.append(f"with the preset *{pair.b[0].preset}*, of {len(named)} classes {the(pair.b)} is "
-                         f"{' and '.join(sides)}")  # fmt: skip
-    many = 0.05 * len(study.first.classes)
-    return say(*sentences, "the largest of many differences would be smaller in other runs; of so many intervals, "
-               f"{fixed(many, 1)} would exclude zero by chance" if sentences else "")  # fmt: skip
+        sides = [f"{side} on {_of_all(len(found), len(named))}"
+                 + (f" (most on {found[0][0]}: {points(found[0][1])})" if found else "")
+                 for side, found in ((f"clearly ahead of {the(pair.a)}", up), ("clearly behind", down))]  # fmt: skip
+        sentences.append(f"with the preset *{pair.b[0].preset}*, {the(pair.b)} is {' and '.join(sides)}")
+    return say(*sentences, "the largest of many differences would be smaller in other runs, and by chance alone one "
+               "interval in twenty would exclude zero" if sentences else "")  # fmt: skip
+
+
+def _of_all(number: int, whole: int) -> str:
+    if number == whole:
+        return f"all {whole} classes"
+    return f"{number or 'none'} of the {whole} classes"
 
 
 def _sure(named: Sequence[tuple[str, Difference]], sign: int) -> list[tuple[str, Difference]]:
@@ -336,8 +375,8 @@ def calibration(study: Study) -> Prose | None:
     for runs in measures.shown(study):
         if numbers := measures.calibration(runs):
             over = numbers["overconfidence"]
-            how = f"{'more' if over.mean > 0 else 'less'} confident than" if over.clear else "as confident as"
-            judged.setdefault(how, []).append(f"{the(runs)} (*{runs[0].preset}*)")
-    shown = ", as far as these runs show"
-    return say(*(f"on average, {listed(names)} {'is' if len(names) == 1 else 'are'} {how} accurate"
-                 f"{shown * how.startswith('as')}" for how, names in judged.items()))  # fmt: skip
+            how = f"{'over' if over.mean > 0 else 'under'}confident on average" if over.clear else ""
+            judged.setdefault(how, []).append(f"{the(runs)} (*{runs[0].preset}*, {points(over)})")
+    return say(*(f"{how}, by mean confidence minus accuracy: {listed(names)}" if how else
+                 f"neither over- nor underconfident, as far as these runs show: {listed(names)}"
+                 for how, names in judged.items()))  # fmt: skip

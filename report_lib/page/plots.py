@@ -1,7 +1,7 @@
 """Runs -> charts: lines, points with intervals, matrices."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,7 @@ def validation(runs: Mapping[str, Runs]) -> Figure:
                 for a, r in runs.items()}  # fmt: skip
         for r in runs.values():
             draw_seeds(right, r, "validation_accuracy", scale=100)
-        loss.set(ylim=(0, None))
+        loss.set(ylim=(0, _stepped(loss, "loss")[1]))
         right.set(ylim=_stepped(right, "accuracy"))
         name_ends(loss, ends)
     lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in r]) for a, r in runs.items()}
@@ -277,7 +277,7 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
             axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
             for approach, r in runs.items():
                 bins, look = measures.reliability(r, bool(scaled)), APPROACHES[approach]
-                enough = bins.count >= 10  # a bin of a handful says nothing
+                enough = bins.count >= max(10, bins.count.sum() / 300)  # a bin of a handful says nothing
                 axis.plot(100 * bins.confidence[enough], 100 * bins.accuracy[enough], f"{look.marker}-", markersize=3.5,
                           color=look.colour, label=look.name)  # fmt: skip
             axis.set(title="temperature-scaled" if scaled else "as trained", xlabel="confidence, %")
@@ -294,15 +294,17 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
     )
 
 
-def classes(study_runs: Mapping[str, Runs], most: int = 20) -> Figure | None:
+def classes(runs: Mapping[str, Runs], beside: Collection[Mapping[str, Runs]] = (), most: int = 20) -> Figure | None:
     """For each class, how much more accurate each approach is than the first, paired, with intervals; of many classes,
-    those that differ most. None for a single approach."""
-    pairs: list[Comparison] = comparisons(study_runs)
+    those that differ most. Figures of the runs `beside` have the same classes in one order, and the same axis. None for
+    a single approach."""
+    pairs: list[Comparison] = comparisons(runs)
     if not pairs:
         return None
-    names = pairs[0].a[0].classes
-    gains = np.array([[difference.mean for difference in pair.classes] for pair in pairs])
-    shown = sorted(np.argsort(-np.abs(gains).max(0), kind="stable")[:most], key=lambda label: gains[-1, label])
+    names, alike = pairs[0].a[0].classes, [pair for each in beside or (runs,) for pair in comparisons(each)]
+    gains = np.array([[difference.mean for difference in pair.classes] for pair in alike])
+    shown = sorted(np.argsort(-np.abs(gains).max(0), kind="stable")[:most], key=lambda label: gains[:, label].mean())
+    ends = [100 * end for pair in alike for label in shown for c in [pair.classes[label]] for end in (c.low, c.high)]
     labels = short_names(names, 28)
     with styled():
         fig, axis = plt.subplots(figsize=(WIDTH, 0.5 + 0.135 * len(shown)))
@@ -312,7 +314,9 @@ def classes(study_runs: Mapping[str, Runs], most: int = 20) -> Figure | None:
             axis.errorbar([100 * c.mean for c in chosen], np.arange(len(shown)) + offset, xerr=_reach(chosen),
                           fmt=look.marker, markersize=4, color=look.colour, label=look.name, linewidth=1)  # fmt: skip
         axis.set_yticks(range(len(shown)), [labels[label] for label in shown])
-        axis.set(xlabel=f"test accuracy minus that of {the(pairs[0].a)}, points")
+        margin = 0.04 * (max(ends) - min(ends)) or 1.0
+        axis.set(xlabel=f"test accuracy minus that of {the(pairs[0].a)}, points",
+                 xlim=(min(ends) - margin, max(ends) + margin))  # fmt: skip
         if len(pairs) > 1:
             axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     few = "" if len(shown) == len(names) else f" The {len(shown)} of {len(names)} classes that differ most."

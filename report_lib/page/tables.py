@@ -215,17 +215,16 @@ def calibration(study: Study) -> Table | None:
 
 def cost(study: Study) -> Table:
     """What a run of each preset costs, by quantity."""
-    rows = []
+    rows, work = [], {}
     for runs in (study.runs(a, preset) for a in study.approaches for preset in study.presets):
         if runs:
             info, features = runs[0].info, measures.mean_of(runs, "features_seconds")
+            forward, backward = (_figures(info[f"{name}_flops"] / 1e6) for name in ("forward", "backward"))
+            work[name_of(runs)] = f"{info['trained_parameters']:,} parameters, {forward} and {backward} MFLOP"
             rows.append(
                 {
                     "approach": name_of(runs),
                     "preset": runs[0].preset,
-                    "trained parameters": f"{info['trained_parameters']:,}",
-                    "forward, MFLOP": _figures(info["forward_flops"] / 1e6),
-                    "backward, MFLOP": _figures(info["backward_flops"] / 1e6),
                     "training, s": training_time(runs),
                     "features, s": in_seconds([features]) if features else "",
                     "images/s": f"{np.mean([costs.training_rate(run) for run in runs]):,.0f}",
@@ -236,7 +235,8 @@ def cost(study: Study) -> Table:
         "tab-cost",
         "Cost of one run, mean ± standard deviation of the seeds.",
         rows,
-        ["Operations: of one image once through the network, two for each multiply-add.",
+        ["Trained, and operations for one image once forward and once backward, two for each multiply-add: "
+         + "; ".join(f"{name}, {what}" for name, what in work.items()) + ".",
          "Training: with the time of the features, and of a probe that a run starts from; without a deviation where "
          "features measured once served several seeds. Images/s: of the training steps alone. Memory: the most that "
          "any seed took."],
