@@ -81,8 +81,8 @@ FAULTS = {
         "report_lib/data/tensors.py", '(config.seed, "split")', '(config.seed + 1, "split")', "instead of",
     ),
     "a column is swapped": (
-        "report_lib/page/tables.py", '(str(run.seed), str(run.info["selected_epoch"]),',
-        '(str(run.info["selected_epoch"]), str(run.seed),', "column",
+        "report_lib/page/tables.py", '{"seed": str(run.seed), "epoch": str(run.info["selected_epoch"])}',
+        '{"seed": str(run.info["selected_epoch"]), "epoch": str(run.seed)}', "column",
     ),
     "a figure lacks its data": (
         "report_lib/page/plots.py", '        draw_seeds(right, runs, "validation_accuracy", scale=100)\n', "",
