@@ -254,6 +254,7 @@ def test_ladder_controls_budgets_and_defects(results, records):
         assert rungs[-1]["runs"] == [run["run"] for run in results["approaches"][approach]["tuned"]["runs"]]
         for rung, before, after in zip(rungs[1:], held, held[1:], strict=False):
             same(flat(rung["change"]), crossed(both(before, after, lambda record: record.right)))
+            assert rung["train_seconds"] == pytest.approx(np.mean([run.info["train_seconds"] for run in after]))
     assert {(c["approach"], c["control"]) for c in results["controls"]} == {
         (A, "random trunk"), (B, "random trunk"), (B, "last block")}  # fmt: skip
     for control in results["controls"]:

@@ -73,7 +73,9 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
         ],
         "ladder": {
             approach: [
-                _accuracy(runs) | {"rung": name, "change": change and _difference(change)}
+                _accuracy(runs)
+                | {"rung": name, "change": change and _difference(change),
+                   "train_seconds": measures.mean_of(runs, "train_seconds")}
                 for name, runs, change in designs.ladder(study, approach)
             ]
             for approach in study.approaches
