@@ -61,17 +61,15 @@ def abstract(study: Study) -> Prose:
                *earlier, "all intervals are 95 % intervals")  # fmt: skip
     price = [", and ".join(filter(None, (f"{the(pair.b)} {times(pair)} as {the(pair.a)}", without_views(study, pair))))
              for pair in counts if pair.times]  # fmt: skip
-    used_labels = used / len(study.first.classes)
-    bound = (f"{text(info['weights']['name'])} weights, {text(info['data']['name'])} at {config['image_size']} pixels, "
-             f"{used_labels:,.0f} labels per class, one set of test images; more under "
-             "[Limits of this study](#limits-of-this-study).")  # fmt: skip
+    each = f"{used / len(study.first.classes):,.0f} labels per class"
+    bound = f"this holds for these weights, these images and {each} ([more](#limits-of-this-study))"
     meant = [f"*{name}* {MEANINGS[name]}" if name in MEANINGS else f"*{name}*" for name in study.presets]
     presented = f"The sections on each approach present *{study.presented}*."
     lines = [
         f"**Outcome.** {told.markdown if told else ''}",
         *([f"**Cost.** {cost.markdown}"] if (cost := say(*price)) else []),
         *([f"**For images like these,** {choice}."] if (choice := recommended(study)) else []),
-        f"**Limits.** {capital(bound)}",
+        f"**Limits.** {capital(bound)}.",
         *([f"**Presets:** {'; '.join(meant)}. {presented}"] if others else []),
         f"**Data:** {text(study.settings['data_name'] or info['data']['name'])}; labelled images: {labels}.",
         f"**Network:** {info['network']['name']}; weights: {text(info['weights']['name'])}.",
@@ -143,7 +141,7 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
             f"{percent(abs(spent[1] / spent[0] - 1))}, as they would in a loop that mostly waits for its "
             "images.")  # fmt: skip
     labels = led(study, theirs)
-    scarce = f" {scarcity}." if (scarcity := where_scarce(study, theirs)) else ""
+    scarce = f" {capital(where_scarce(study, theirs))}."
     return [
         (f"In the main comparison, {ahead(best)}.", f"{capital(b)} minus {the(best.a)}: {each}."),
         (f"Here, {b} {listed(timed)}." if timed else "", work),
