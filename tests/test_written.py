@@ -29,6 +29,12 @@ RED = f"data:image/png;base64,{picture()}"
 md = new_markdown_cell
 
 
+@pytest.fixture(autouse=True)
+def no_fonts(monkeypatch):
+    """Half a second of each page goes into its fonts."""
+    monkeypatch.setattr(fonts, "faces", lambda page, mathematical=True: "")
+
+
 def out(data, source="x"):
     return new_code_cell(source, outputs=[new_output("display_data", data=data)])
 
