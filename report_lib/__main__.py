@@ -151,9 +151,8 @@ def do_run(options: argparse.Namespace) -> None:
         typed = {name: settings[name] for name in OF_RUNS if getattr(options, f"field_{name}") is not None}
         fields = given(settings, options.approach) | typed | {"seed": parameters.from_text(options.seed or "0", int)}
         config = configs.preset(options.approach, options.preset or "corrected", **fields)
-        settings["presets"] = tuple(
-            dict.fromkeys([*settings["presets"], config.preset])
-        )  # a tuned one's weights are kept
+        # A tuned run's weights are kept where tuned is among the presets.
+        settings["presets"] = tuple(dict.fromkeys([*settings["presets"], config.preset]))
     from report_lib.runs import Study  # late, so that --help and a wrong value answer at once
 
     cache = at_shell(options.cache)
