@@ -150,6 +150,7 @@ CASES = {
     "results as markdown": ([printed("**strong** words", "#| results: asis")], ["words"], ["**"], None),
     "code that is not folded": ([new_code_cell("#| code-fold: show\nvisible = 1")], ["visible = 1"], ["code-fold"], None),
     "sizes": ([shown('#| fig-width: 4\n#| fig-alt: red\nplot()')], [], [], "'fig-width' has no effect here; give the size to what draws"),
+    "an odd option": ([shown('#| results: [a, b]\n#| fig-alt: red\nplot()')], [], [], "has no effect here"),
     "layout": ([shown('#| layout-ncol: 2\n#| fig-alt: red\nplot()')], [], [], "'layout-ncol: 2' has no effect here"),
     "callout with a title": ([md('::: {.callout-note title="Mind this"}\nIt matters.\n:::')], ["Mind this", "It matters."], [":::"], None),
     "callout with a heading": ([md("::: {.callout-tip}\n## A tip\n\nUse it.\n:::")], ["A tip", "Use it."], [":::", "1.1"], None),

@@ -77,7 +77,7 @@ def parse(source: str, tags: set[str], place: Place, journal: Journal) -> tuple[
         for key, value in given.items():
             if "{python}" in str(value):
                 journal.warn(place, f"the cell option {key!r} holds an expression, which is computed in Markdown only")
-            if key in SAME and value in SAME[key]:
+            if key in SAME and isinstance(value, str | bool) and value in SAME[key]:
                 key, value = SAME[key][value]
             if key in KNOWN:
                 values[str(key).replace("-", "_")] = _typed(str(key), value, place, journal)

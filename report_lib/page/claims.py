@@ -154,7 +154,7 @@ def where_scarce(study: Study, approaches: Sequence[str]) -> str:
     leads = [labels for labels, sign, _ in by_labels(study, *approaches) if sign < 0]
     first = APPROACHES[approaches[0]].the
     if leads:
-        return f"so where labels are that scarce, {first} is the more accurate choice"
+        return f"so with {listed(leads)} labels per class {first} is the more accurate one"
     return f"so with few labels {first} is nowhere shown to be the more accurate one; its cost speaks for it"
 
 

@@ -20,8 +20,8 @@ from report_lib.config import APPROACHES
 from report_lib.page.parts import Figure
 from report_lib.runs import Runs
 
-# Inches, the text width of the PDF. On a page figures grow to the column's width, on a phone they shrink to two thirds,
-# where type of nine points can still be read.
+# Inches. On a page figures grow to the column's width; in print they shrink to its line of 12 cm, and on a phone to two
+# thirds, where type of nine points can still be read.
 WIDTH = 5.43
 
 font_manager.fontManager.addfont(str(Path(font_source_serif_pro.font_directory) / "SourceSerifPro-Regular.ttf"))
