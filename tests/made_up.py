@@ -83,6 +83,7 @@ def content(config, accuracy, classes=CLASSES, images=IMAGES, confidence=3.0):
         "start_seconds": 0.0, "validation_seconds": 0.3, "test_seconds": 0.1,
         "parameters": 100, "trained_parameters": 100 if everything else 10, "forward_flops": 10**9,
         "backward_flops": 2 * 10**9 if everything else 10**6, "peak_memory_mib": 1000.0,
+        "layer_changes": {"features.0": 0.01, "classifier.1": 0.1} if everything and config.weights != "none" else {},
         "provenance": {"started": "2026-01-01T00:00:00", "finished": "2026-01-01T00:00:10", "commit": "0" * 40,
                        "dirty": False, "code": "c" * 64, "command": "made up", "device": "cpu", "driver": None,
                        "machine": "none", "cpu_capability": "AVX2", "threads": 1, "precision": "float32",

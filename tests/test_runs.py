@@ -558,28 +558,29 @@ def test_what_is_kept_is_a_parameter_of_the_study(trained):
      ("mobilenet_v3_small", ["features.0.0", "features.0.1", *(f"features.{at}.block" for at in range(1, 12)),
                              "features.12.0", "features.12.1", "classifier.0"])],
 )  # fmt: skip
-def test_how_far_each_layer_moved_is_told_by_the_parts_of_the_network(network, parts, tmp_path):
+def test_how_far_each_layer_moved_is_told_by_the_parts_of_the_network(network, parts):
     pretrained, grown = models.bare(network).state_dict(), {}
-    save_file(pretrained, tmp_path / "weights.safetensors")
     for at, part in enumerate(parts):
         grown |= {name: value * (1 + at / 10) for name, value in pretrained.items() if name.startswith(f"{part}.")}
-    weights = str(tmp_path / "weights.safetensors")
-    config = preset("full_finetune", network=network, weights=weights)
-    info, epochs, arrays = made_up.content(config, 0.5)
-    info["weights"]["sha256"] = models.weights_sha256(weights, network)
-    info["config"]["data"] = str(tmp_path / "images that are gone")
-    run = store.load(store.save(tmp_path / "store", "run", info, epochs, arrays, {**pretrained, **grown}))
-    moved = runs.layer_changes(run)
+    moved = models.layer_changes(models.of_trunk(network, pretrained), {**pretrained, **grown})
     assert moved == pytest.approx({part: at / 10 for at, part in enumerate(parts)}) and list(moved) == parts
-    assert runs.layer_changes(store.load(store.save(tmp_path / "store", "none kept", info, epochs, arrays))) == {}
-    frozen = dataclasses.asdict(preset("linear_probe", network=network, weights=weights))
-    path = store.save(
-        tmp_path / "store", "frozen", info | {"config": frozen | {"data": "digits"}}, epochs, arrays, pretrained
-    )
-    assert runs.layer_changes(store.load(path)) == {}
-    save_file({name: value + 1 for name, value in pretrained.items()}, tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match="no longer what"):
-        runs.layer_changes(store.load(tmp_path / "store" / "run"))
+
+
+def test_a_record_says_how_far_training_moved_each_layer(tmp_path, few_digits):
+    pretrained = models.bare("alexnet").state_dict()
+    save_file(pretrained, tmp_path / "weights.safetensors")
+    config = preset("full_finetune", weights=str(tmp_path / "weights.safetensors"))
+    given = models.Weights("file", models.weights_sha256(config.weights), None)
+    net = models.build(config, few_digits.classes)
+    assert set(runner.layer_changes(net, given, config).values()) == {0.0}
+    with torch.no_grad():
+        net.features[3].weight *= 1.5
+        net.features[3].bias *= 1.5
+    moved = runner.layer_changes(net, given, config)
+    assert [name for name, share in moved.items() if share] == ["features.3"]
+    assert moved["features.3"] == pytest.approx(0.5) and "classifier.6" not in moved
+    assert runner.layer_changes(net, given, preset("linear_probe", weights=config.weights)) == {}
+    assert runner.layer_changes(net, models.Weights("none", None, None), config) == {}
 
 
 def test_a_loaded_model_gives_the_recorded_test_logits(study, few_digits):

@@ -18,7 +18,7 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import stats
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.files import InputError
-from report_lib.runs import Run, Runs, Study, layer_changes
+from report_lib.runs import Run, Runs, Study
 
 
 def once(compute: Callable) -> Callable:
@@ -131,10 +131,10 @@ def shown(study: Study) -> list[Runs]:
     return list(dict.fromkeys([*study.of().values(), *study.best.values()]))
 
 
-@once
 def moved(runs: Runs) -> dict[str, float]:
-    """Layer -> relative change of its weights, of the first seed; empty where it is frozen, or weights are not kept."""
-    return layer_changes(runs[0])
+    """Layer -> relative change of its weights, of the first seed; empty where it is frozen or was random before, and in
+    records of before changes were recorded."""
+    return runs[0].info.get("layer_changes", {})
 
 
 # --- calibration -----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A network, its weights, what of it is trained, and where its frozen part ends."""
 
-from report_lib.models.looks import flops, summary
+from report_lib.models.looks import flops, layer_changes, summary
 from report_lib.models.networks import (
     Standardised,
     build,

@@ -1,13 +1,17 @@
-"""A network looked at: its layers, and the operations it takes."""
+"""A network looked at: its layers, the operations it takes, and how far training moved it."""
 
 import copy
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from report_lib.models.networks import stages
+
+MOST_LAYERS = 20  # that can be told apart in one figure
 
 
 def summary(net: nn.Module, image_size: int) -> pd.DataFrame:
@@ -41,3 +45,46 @@ def flops(net: nn.Module, image_size: int) -> tuple[int, int]:
     with FlopCounterMode(display=False) as backward:
         loss.backward()
     return forward.get_total_flops(), backward.get_total_flops()
+
+
+def layer_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
+    """Layer -> length of what training added to its weights, over their length before, for the layers that both state
+    dicts have in the same shape; of a deep network, these are the parts that hold the layers."""
+    names = [name for name, value in before.items() if value.is_floating_point() and "running_" not in name]
+    names = sorted((n for n in names if n in after and after[n].shape == before[n].shape), key=_place)
+    depth = max((name.count(".") for name in names), default=0)
+    while depth > 1 and len({_part(name, depth) for name in names}) > MOST_LAYERS:
+        depth -= 1
+    squares: dict[str, np.ndarray] = {}
+    for name in names:
+        both = _squares(_flat(after[name]), _flat(before[name]))
+        squares[_part(name, depth)] = squares.get(_part(name, depth), 0.0) + both
+    return {part: float((added / length) ** 0.5) for part, (added, length) in squares.items() if length}
+
+
+def _flat(value: Tensor) -> np.ndarray:
+    return value.detach().cpu().numpy().reshape(-1)
+
+
+def _squares(after: np.ndarray, before: np.ndarray, step: int = 2**16) -> np.ndarray:
+    """(sum of squares of after - before, that of before), float64 (2,); in pieces that stay in the processor's cache.
+
+    Not a norm of torch's or numpy's, whose last digit depends on the number of threads.
+    """
+    both = np.zeros(2)
+    for start in range(0, len(before), step):
+        piece = before[start : start + step]
+        both += [np.square(values).sum(dtype=np.float64) for values in (after[start : start + step] - piece, piece)]
+    return both
+
+
+def _place(name: str) -> tuple:
+    """Where a parameter stands: files order names by letters; a classifier comes last, and layer 10 after layer 2."""
+    return name.startswith("classifier"), [
+        (part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")
+    ]
+
+
+def _part(name: str, depth: int) -> str:
+    """The layer that a parameter belongs to, or the part that holds that layer, at most `depth` names long."""
+    return ".".join(name.split(".")[:-1][:depth])

@@ -209,6 +209,15 @@ def kept_tensors(net: nn.Module, change: Change) -> dict[str, Tensor]:
     }
 
 
+def layer_changes(net: nn.Module, weights: models.Weights, config: Config) -> dict[str, float]:
+    """How far training moved each layer from the pretrained `weights`; the head starts anew and is not among them.
+    Empty where nothing below the head was trained, or the trunk was random before."""
+    if config.trains == "head" or weights.sha256 is None:
+        return {}
+    before = pretrained(config.weights, config.network, weights.sha256).state or {}
+    return models.layer_changes(models.of_trunk(config.network, before), net.state_dict())
+
+
 def describe(
     net: nn.Module, task: training.Task, history: training.History, test_logits: Tensor, images: data.Images,
     config: Config,
@@ -251,6 +260,7 @@ def describe(
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "forward_flops": forward,
         "backward_flops": backward,
+        "layer_changes": layer_changes(net, weights, config),
     }
     arrays = {
         "test_logits": test_logits.numpy(),

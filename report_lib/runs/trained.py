@@ -13,8 +13,6 @@ from report_lib.config import Config
 from report_lib.files import InputError, digest, locate
 from report_lib.runs.store import Run
 
-MOST_LAYERS = 20  # that can be told apart in one figure
-
 
 def load_model(run: Run) -> nn.Module:
     """The network of a finished run, as it was tested, in eval mode, on the CPU: (B, 3, s, s) -> logits (B, classes).
@@ -65,53 +63,6 @@ def pretrained(source: str, network: str, sha256: str | None) -> models.Weights:
     """The weights named `source`, whose file has this sha256: what multiplying out their factors takes, each run of a
     study would pay again, and a probe costs little more. Whoever changes them takes a copy."""
     return models.load_weights(source, network)
-
-
-def layer_changes(run: Run) -> dict[str, float]:
-    """Layer -> length of what training added to its weights, over their length before. The head starts anew and is not
-    among them; of a deep network, these are the parts that hold the layers. Empty where nothing below the head was
-    trained, or the record keeps no weights, or the trunk was random before.
-
-    Raises InputError if the pretrained weights are no longer there.
-    """
-    config, random = _config(run), run.info["weights"]["sha256"] is None
-    if config.trains == "head" or random or (after := run.tensors()) is None:
-        return {}
-    trunk = models.of_trunk(config.network, _weights(run).state or {})
-    names = [name for name, value in trunk.items() if value.is_floating_point() and "running_" not in name]
-    names = sorted((n for n in names if n in after and after[n].shape == trunk[n].shape), key=_place)
-    depth = max((name.count(".") for name in names), default=0)
-    while depth > 1 and len({_part(name, depth) for name in names}) > MOST_LAYERS:
-        depth -= 1
-    squares: dict[str, np.ndarray] = {}
-    for name in names:
-        both = _squares(after[name].numpy().reshape(-1), trunk[name].numpy().reshape(-1))
-        squares[_part(name, depth)] = squares.get(_part(name, depth), 0.0) + both
-    return {part: float((added / before) ** 0.5) for part, (added, before) in squares.items() if before}
-
-
-def _squares(after: np.ndarray, before: np.ndarray, step: int = 2**16) -> np.ndarray:
-    """(sum of squares of after - before, that of before), float64 (2,); in pieces that stay in the processor's cache.
-
-    Not a norm of torch's or numpy's, whose last digit depends on the number of threads.
-    """
-    both = np.zeros(2)
-    for start in range(0, len(before), step):
-        piece = before[start : start + step]
-        both += [np.square(values).sum(dtype=np.float64) for values in (after[start : start + step] - piece, piece)]
-    return both
-
-
-def _place(name: str) -> tuple:
-    """Where a parameter stands: files order names by letters; a classifier comes last, and layer 10 after layer 2."""
-    return name.startswith("classifier"), [
-        (part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")
-    ]
-
-
-def _part(name: str, depth: int) -> str:
-    """The layer that a parameter belongs to, or the part that holds that layer, at most `depth` names long."""
-    return ".".join(name.split(".")[:-1][:depth])
 
 
 def predict(run: Run, paths: Sequence[str | Path]) -> list[dict]:
