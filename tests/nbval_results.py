@@ -167,7 +167,7 @@ class Mark:
 
 
 def marks(svg: str) -> tuple[list[Mark], list[str], tuple[float, float]]:
-    """(what a drawing consists of, its axes apart; its texts, theirs included; its width and height)."""
+    """(what a drawing consists of, its axes apart; its texts, theirs included; the size of its first drawing)."""
     found: list[Mark] = []
     texts: list[str] = []
 
@@ -196,9 +196,10 @@ def marks(svg: str) -> tuple[list[Mark], list[str], tuple[float, float]]:
         for child in node:
             walk(child, kind, axis)
 
-    root = ET.fromstring(svg)
-    walk(root, "", False)
-    width, height = map(float, root.get("viewBox", "").split()[2:])
+    drawings = list(ET.fromstring(f"<figure>{svg}</figure>"))
+    for root in drawings:
+        walk(root, "", False)
+    width, height = map(float, drawings[0].get("viewBox", "").split()[2:])
     return found, texts, (width, height)
 
 

@@ -68,7 +68,7 @@ def check(part):
     looks = part.looks()
     assert "nan" not in looks["text/plain"].lower().replace("finan", "") and looks["text/plain"].strip()
     if hasattr(part, "svg"):
-        ElementTree.fromstring(part.svg)
+        ElementTree.fromstring(f"<figure>{part.svg}</figure>")
         assert part.alt and part.caption.endswith(".") and "<script>" not in part.svg
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import typst
-from export import assemble, drawing, exporter, fonts, merge, metadata, outputs, pdf, tables
+from export import assemble, drawing, exporter, fonts, holes, merge, metadata, outputs, pdf, tables
 from export.origin import ExportError, Journal
 from export.reading import tidied
 from fontTools.ttLib import TTFont
@@ -319,7 +319,7 @@ def test_what_code_printed_stands_with_it_in_another_frame():
     nb = notebook(new_markdown_cell("# T"), cell(so, source="x", tags=["listing"]), cell(alone, source="y"))
     source = typst_of(nb)
     assert '#printing(raw("x"' in source and '#output("so", true)' in source and '#output("alone", false)' in source
-    assert pdf.MARK not in source[source.index("#printing") : source.index('#output("so"')]
+    assert holes.MARK not in source[source.index("#printing") : source.index('#output("so"')]
 
 
 def test_a_figure_that_leaves_a_hole_moves_below_text_of_its_section():
@@ -332,32 +332,64 @@ def test_a_figure_that_leaves_a_hole_moves_below_text_of_its_section():
     source = typeset.source(details)
     tried = []
 
-    def holes(text):
+    def left(text):
         tried.append(text)
         return {"fig-one": 300.0} if text.index("BELOW") > text.index("<fig-one>") else {}
 
-    filled = pdf._filled(source, holes)
+    filled = holes.filled(source, left)
     assert filled.index("BELOW") < filled.index("<fig-one>") < filled.index("Next") and len(filled) == len(source)
-    assert pdf._filled(source, lambda text: {"fig-one": 300.0}) == source  # where it does not help, all stays
+    assert holes.filled(source, lambda text: {"fig-one": 300.0}) == source  # where it does not help, all stays
     moved = typeset.compiled(source, False)[0]
-    places = pdf._holes([b""], [("fig-one", 1, 700.0)])
+    places = holes.left_by([b""], [("fig-one", 1, 700.0)])
     assert moved.startswith(b"%PDF") and places == {} and tried
 
 
 def test_no_figure_moves_over_a_heading_or_code_and_its_output():
     figure = "#figure([x], caption: [c]) <fig-one>"
     for fixed in ("= Next", "#heading(level: 1, numbering: none)[Next]", "#printing(raw(block: true))"):
-        source = pdf.MARK.join([fixed, figure, fixed, "Text."])
-        assert list(pdf._moves(source, "fig-one")) == []
-    assert len(list(pdf._moves(pdf.MARK.join(["= T", "Before.", figure, "After."]), "fig-one"))) == 2
+        source = holes.MARK.join([fixed, figure, fixed, "Text."])
+        assert list(holes.moves(source, "fig-one")) == []
+    assert len(list(holes.moves(holes.MARK.join(["= T", "Before.", figure, "After."]), "fig-one"))) == 2
 
 
 def test_of_the_next_subsection_a_heading_and_its_first_paragraph_fill_the_page():
     figure = "#figure([x], caption: [c]) <fig-one>"
     blocks = ["== T", figure, "=== Next", "First.", "Second."]
     moved = [["== T", "=== Next", "First.", figure, "Second."]]
-    assert [each.split(pdf.MARK) for each in pdf._moves(pdf.MARK.join(blocks), "fig-one")] == moved
-    assert not [*pdf._moves(pdf.MARK.join([*blocks[:3], "#figure([y])"]), "fig-one")]
+    assert [each.split(holes.MARK) for each in holes.moves(holes.MARK.join(blocks), "fig-one")] == moved
+    assert not [*holes.moves(holes.MARK.join([*blocks[:3], "#figure([y])"]), "fig-one")]
+
+
+def tabbed(*sizes):
+    """A cell with a tab for each drawing of (width, height) points."""
+    drawings = [SVG.replace('width="20pt" height="10pt"', f'width="{w}pt" height="{h}pt"') for w, h in sizes]
+    return cell(*(
+        part("figure", label=f"fig-{n}", caption=f"Of {n}.", alt="A line.", svg=svg, group="g", tab=f"tab {n}")
+        for n, svg in enumerate(drawings)))  # fmt: skip
+
+
+def test_figures_of_tabs_stand_in_a_row_of_the_pdf_where_they_fit():
+    three = notebook(new_markdown_cell("# T"), tabbed((180, 150), (180, 150), (180, 150)))
+    typeset = pdf.Pdf(assemble.assemble(tidied(three), Journal()))
+    row = typeset.source(metadata.load())
+    assert row.count("#tabbed(3, [") == 1 and row.count("#figure(") == 3 and row.count("], [") == 2
+    assert typeset.compiled(row, False)[0].startswith(b"%PDF")
+    for apart in ([(391, 150)] * 3, [(180, 900)] * 3, [(180, 150)]):  # small type, taller than a page, one alone
+        assert "#tabbed" not in typst_of(notebook(new_markdown_cell("# T"), tabbed(*apart)))
+
+
+def test_drawings_of_one_figure_stand_beside_each_other_and_share_no_id():
+    two = SVG.replace("<rect", '<rect id="r"') * 2
+    page = html(notebook(new_markdown_cell("# T"), cell(figure(svg=two))))
+    ids = re.findall(r'id="(fig-one[^"]*)"', page)
+    assert ids == ["fig-one", "fig-one-r", "fig-one-1-r"] and 'class="drawing several"' in page
+    assert 'aria-label="An alternative text. Drawing 2 of 2."' in page
+    with pytest.raises(ExportError, match="no valid SVG"):
+        html(notebook(new_markdown_cell("# T"), cell(figure(svg=SVG + "<svg"))))
+    source = typst_of(notebook(new_markdown_cell("# T"), cell(figure(svg=two))))
+    assert "grid(columns: 2" in source and source.count("image(") == 2
+    wide = SVG.replace('width="20pt"', 'width="391pt"') * 2
+    assert "grid(columns: 1" in typst_of(notebook(new_markdown_cell("# T"), cell(figure(svg=wide))))
 
 
 def test_what_announces_something_stays_with_it():
@@ -368,7 +400,7 @@ def test_what_announces_something_stays_with_it():
 
 def test_a_hole_is_white_above_the_foot_of_a_page():
     page = b"#set page(width: 595pt, height: 842pt, margin: 60pt)\n#block(height: 200pt, width: 90pt, fill: black)"
-    assert 520 < pdf._hole(typst.compile(page, format="png", ppi=pdf.PPI)) < 540
+    assert 520 < holes.white(typst.compile(page, format="png", ppi=holes.PPI)) < 540
 
 
 def test_colours_of_drawings_turn_with_the_page():

@@ -63,6 +63,13 @@ def _dark(colour: str) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in srgb)
 
 
+def several(svg: str) -> list[str]:
+    """The drawings of a figure, which stand one after the other. Raises ExportError for what is no drawing."""
+    if svg.count("<svg") < 2:
+        return [svg]
+    return [ElementTree.tostring(root, encoding="unicode") for root in _parsed(f"<g>{svg}</g>", "a drawing")]
+
+
 def foreign(svg: str, warn: Callable[[str], None]) -> str:
     """A stranger's `svg` for use as an image file, without what runs or fetches, of which `warn` is told.
 

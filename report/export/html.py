@@ -2,7 +2,6 @@
 
 import functools
 import html
-import itertools
 import re
 import textwrap
 import urllib.parse
@@ -15,12 +14,12 @@ from pygments.lexers import PythonLexer
 
 from . import fonts
 from .assemble import REFERENCES
-from .drawing import inlined, night, size
+from .drawing import inlined, night, several, size
 from .metadata import Metadata
 from .origin import ExportError
 from .pandoc import Node, para, plain, stringify
 from .parts import Block, Cell
-from .pictures import LINE
+from .pictures import DRAWN, LINE
 from .render import Renderer
 from .tables import sided
 
@@ -67,13 +66,7 @@ class Html(Renderer):
     def body(self) -> list[Node]:
         """The blocks; figures and tables of one group that follow each other stand together, for the script's tabs."""
         made: list[Node] = []
-        blocks = [(node, self.document.pool.block(node)) for node in self.document.tree]
-        groups = [block.content.get("group") if block else None for _, block in blocks]
-        for n, (_, block) in enumerate(blocks[1:-1], 1):
-            if block and block.kind == "code" and groups[n - 1] == groups[n + 1]:
-                groups[n] = groups[n - 1]  # the code of the cell that follows in the group
-        for group, pairs in itertools.groupby(zip(blocks, groups, strict=True), lambda pair: pair[1]):
-            run = [pair for pair, _ in pairs]
+        for group, run in self.grouped():
             for node, block in run:
                 placed = self.placed([node])
                 if group and len(run) > 1 and block and block.kind != "code":
@@ -87,11 +80,16 @@ class Html(Renderer):
     def figure(self, block: Block) -> list[Node]:
         content = block.content
         try:
-            picture = inlined(content["svg"], block.label, content["alt"])
+            drawings = several(content["svg"])
+            named = list(zip(drawings, self.alternatives(block, len(drawings)), strict=True))
+            shown = "".join(
+                inlined(svg, f"{block.label}-{n}" if n else block.label, alt) for n, (svg, alt) in enumerate(named)
+            )
         except ExportError as error:
             raise ExportError(f"{block.place}: {error}") from error
-        share = min(1.0, size(content["svg"])[0] / LINE)  # of the line, as in print
-        return self._figure(block, "", self.raw(f'<div class="drawing" style="--share: {share:.2f}">{picture}</div>'))
+        share = min(1.0, DRAWN * size(drawings[0])[0] / LINE)  # of the line, as in print
+        looks = 'class="drawing several"' if len(drawings) > 1 else f'class="drawing" style="--share: {share:.2f}"'
+        return self._figure(block, "", self.raw(f"<div {looks}>{shown}</div>"))
 
     def pictures(self, block: Block) -> list[Node]:
         shown = "".join(f'<div class="drawing">{self._image(picture)}</div>' for picture in block.content["pictures"])

@@ -1,19 +1,18 @@
 """A document -> a tagged PDF, typeset by Typst, and pictures of its first page and of one figure."""
 
-import io
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import fonts, formulas, tables
+from . import fonts, formulas, holes, tables
 from .assemble import REFERENCES, Document
+from .drawing import several, size
 from .metadata import Metadata
 from .origin import ExportError, Place
 from .pandoc import Blocks, Node, every, para, plain, raw_inline, stringify
 from .parts import Block, Cell
-from .pictures import Picture
+from .pictures import DRAWN, LINE, Picture
 from .render import Renderer, plain_text
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.typ"
@@ -24,15 +23,8 @@ FULL_LINE = 74  # characters of the widest cells of all columns, beyond which a 
 SIGN = 0.52  # of the size of a letter is its width, on average
 SIZE = 9.0  # points of a table's type
 SMALLEST = 4.5  # points of type that can be read
-MARK = "\n//\ufdd2\n"
-FLOATS = re.compile(r"\A\s*#figure\(")
-FIXED = re.compile(r"\A\s*(?:=|#heading\(|#printing\(|#figure\()")
-PPI = 24  # of the pages that are looked at for holes
-FOOT = 842 - 46  # points from the top of a page at which its text ends
-TOP = 104  # points from the top of a page within which stands what was moved there, a heading above it or none
-HOLE = 36.0  # points of white that are let be
-TRIALS = 24  # of moving a figure
-GROUPED = "84%"  # of a line is a figure wide of which the page has several as tabs: here they stand together
+SMALLER = 0.78  # of that size at least, where drawings stand beside each other
+ACROSS, BESIDE, TALLEST = 3, 11.0, 620.0  # figures that the page has as tabs in one row; points between; of such a row
 INKS = {"red": "#a80000", "green": "#0a5c1a", "yellow": "#6d5000", "blue": "#0b47a1", "magenta": "#8a1a85",
         "cyan": "#005a66"}  # fmt: skip
 SPLIT = 7.0  # points of type of a table that is set in parts
@@ -87,32 +79,68 @@ class Pdf(Renderer):
                 main.write_text(text, encoding="utf-8")
                 return typst.Compiler(str(main), root=folder, font_paths=fonts.for_typst(system_fonts))  # type: ignore[arg-type]
 
-            def holes(text: str) -> dict[str, float]:
+            def left(text: str) -> dict[str, float]:
                 made = compiler(text)
                 places = json.loads(made.query("<report:places>", field="value", one=True))
-                return _holes(_pages(made.compile(format="png", ppi=PPI)), places)
+                return holes.left_by(_pages(made.compile(format="png", ppi=holes.PPI)), places)
 
             try:
-                document = compiler(_filled(source, holes))
+                document = compiler(holes.filled(source, left))
                 return document.compile(format="pdf", timestamp=0), _pages(document.compile(format="png", ppi=110))[0]  # type: ignore[return-value]
             except RuntimeError as error:
                 raise ExportError(f"Typst refuses the document: {' '.join(str(error).split())[:300]}") from error
 
     def body(self) -> Blocks:
-        """The blocks with a mark after each, so that _filled() can move what leaves a hole."""
+        """The blocks with a mark after each, so that holes.filled() can move what leaves a hole."""
         blocks: Blocks = []
-        for node in self.document.tree:
-            block, placed = self.document.pool.block(node), self.placed([node])
-            if node["t"] == "Para" and _announces(node):
-                placed = [self.raw("#announcing["), *placed, self.raw("]")]
-            apart = placed and not (block and block.content.get("printing"))  # code stays with what it prints
-            blocks += [*placed, *[self.raw(MARK)] * bool(apart)]
+        for group, run in self.grouped():
+            if group and (beside := self._beside([block for _, block in run if block])):
+                blocks += [*beside, self.raw(holes.MARK)]
+                continue
+            for node, block in run:
+                placed = self.placed([node])
+                if node["t"] == "Para" and _announces(node):
+                    placed = [self.raw("#announcing["), *placed, self.raw("]")]
+                apart = placed and not (block and block.content.get("printing"))  # code stays with what it prints
+                blocks += [*placed, *[self.raw(holes.MARK)] * bool(apart)]
         return blocks
 
     def figure(self, block: Block) -> list[Node]:
-        name = self._file(block.content["svg"].encode(), "svg")
-        width = f", width: {GROUPED}" if block.content.get("group") else ""
-        return self._figure(block, f"image({quote(name)}{width}, alt: {quote(block.content['alt'])})")
+        return self._figure(block, self._drawings(block, LINE)[0])
+
+    def _beside(self, run: list[Block]) -> list[Node]:
+        """Figures that the page has as tabs, in rows of up to three; nothing where they are none, or too wide."""
+        figures = [block for block in run if block.kind == "figure"]
+        if len(figures) < 2 or any(
+            block.kind != "code" or block.content["shown"] for block in run if block not in figures
+        ):
+            return []
+        across = min(len(figures), ACROSS)
+        room = (ROOM - (across - 1) * BESIDE) / across
+        made = [self._drawings(block, room) for block in figures]
+        if any(scale < SMALLER or height > TALLEST for _, scale, height in made):
+            return []
+        opened = [self.raw(f"#tabbed({across}, [")] + [self.raw("], [")] * (len(figures) - 1)
+        columns = [self._figure(block, shown) for block, (shown, *_) in zip(figures, made, strict=True)]
+        return [*(node for pair in zip(opened, columns, strict=True) for node in (pair[0], *pair[1])), self.raw("])")]
+
+    def _drawings(self, block: Block, room: float) -> tuple[str, float, float]:
+        """(a figure's drawings, beside each other where they fit into `room` points; how much smaller than others they
+        are; how tall all of it is)."""
+        drawings = several(block.content["svg"])
+        sizes = [[DRAWN * side for side in size(drawing)] for drawing in drawings]
+        wide, gaps = sum(width for width, _ in sizes), (len(sizes) - 1) * BESIDE
+        across = len(sizes) if (room - gaps) / wide >= SMALLER else 1
+        scale = min(1.0, (room - gaps) / wide if across > 1 else room / max(width for width, _ in sizes))
+        images = [
+            f"image({quote(self._file(drawing.encode(), 'svg'))}, width: {scale * width:.1f}pt, alt: {quote(alt)})"
+            for drawing, (width, _), alt in zip(drawings, sizes, self.alternatives(block, len(drawings)), strict=True)
+        ]
+        heights = [scale * height for _, height in sizes]
+        if len(images) == 1:
+            return images[0], scale, heights[0]
+        columns = f"columns: {across}, column-gutter: {BESIDE}pt, row-gutter: 5pt"
+        return f"grid({columns}, {', '.join(images)})", scale, max(heights) if across > 1 else sum(heights)
 
     def pictures(self, block: Block) -> list[Node]:
         images = [self._image(picture) for picture in block.content["pictures"]]
@@ -265,57 +293,6 @@ def _pages(made: object) -> list[bytes]:
     return made if isinstance(made, list) else [made]  # type: ignore[list-item]
 
 
-def _filled(source: str, holes: Callable[[str], dict[str, float]]) -> str:
-    """The source with figures moved by a block where that makes the holes smaller that they leave on pages."""
-    open_holes, tried = holes(source), 0
-    settled: set[str] = set()  # where no move helps; what is moved below does not change that
-    while tried < TRIALS and (label := next((label for label in open_holes if label not in settled), "")):
-        settled.add(label)
-        for moved in _moves(source, label):
-            left, tried = holes(moved), tried + 1
-            if sum(left.values()) < sum(open_holes.values()) - 1:
-                source, open_holes = moved, left
-                settled.discard(label)
-                break
-    return source
-
-
-def _holes(pages: list[bytes], places: list[tuple[str, int, float]]) -> dict[str, float]:
-    """Label of a figure or table at the head of a page -> points of white that it left on the page before."""
-    heads = {page: label for label, page, height in reversed(places) if page > 1 and height < TOP}
-    holes = {label: _hole(pages[page - 2]) for page, label in sorted(heads.items())}
-    return {label: hole for label, hole in holes.items() if hole > HOLE}
-
-
-def _moves(source: str, label: str) -> Iterator[str]:
-    """The source with the text after a figure set before it, and with the figure before the text that it follows; no
-    figure before another, and none into another section, but for those of the third level."""
-    blocks = source.split(MARK)
-    at = next((n for n, block in enumerate(blocks) if f"<{label}>" in block and FLOATS.search(block)), 0)
-    after = next((n for n in range(at, len(blocks)) if not FLOATS.search(blocks[n])), at)
-    end = after + 1 + blocks[after].lstrip().startswith("===")
-    if at < after and _moveable(blocks[end - 1 : end]):
-        yield MARK.join([*blocks[:at], *blocks[after:end], *blocks[at:after], *blocks[end:]])
-    if at and _moveable(blocks[at - 1 : at]):
-        yield MARK.join([*blocks[: at - 1], blocks[at], blocks[at - 1], *blocks[at + 1 :]])
-
-
-def _moveable(block: list[str]) -> bool:
-    """Whether there is a block, and it is text that is no heading and has no output."""
-    return any(text.strip() and not FIXED.search(text) for text in block)
-
-
-def _hole(page: bytes) -> float:
-    """Points of white between the last line of a page and its foot."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(io.BytesIO(page)) as image:
-        dark = np.flatnonzero(np.asarray(image.convert("L")).min(axis=1) < 128) * 72 / PPI
-    foot = FOOT - 2
-    return float(foot - dark[dark < foot].max(initial=0))
-
-
 def _breakable(text: str) -> str:
     """A run of signs longer than a line may break anywhere, or it would leave the page."""
     return re.sub(r"\S{81,}", lambda match: "\u200b".join(match[0]), text)
@@ -368,7 +345,9 @@ def drawn(svg: str) -> bytes:
     import typst
 
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "figure.svg").write_text(svg, encoding="utf-8")
-        source = Path(folder, "figure.typ")
-        source.write_text('#set page(width: auto, height: auto, margin: 8pt, fill: white)\n#image("figure.svg")\n')
+        source, images = Path(folder, "figure.typ"), ""
+        for n, drawing in enumerate(several(svg)):
+            Path(folder, f"{n}.svg").write_text(drawing, encoding="utf-8")
+            images += f'#box(image("{n}.svg"))'
+        source.write_text(f"#set page(width: auto, height: auto, margin: 8pt, fill: white)\n{images}\n")
         return typst.compile(str(source), root=folder, format="png", ppi=130, font_paths=fonts.for_typst(False))  # type: ignore

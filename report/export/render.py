@@ -1,6 +1,8 @@
 """What HTML and PDF share: a document's tree with each block typeset for the format, written by pandoc."""
 
+import itertools
 import re
+from collections.abc import Iterator
 
 from . import pandoc
 from .assemble import Document
@@ -37,6 +39,21 @@ class Renderer:
 
     def body(self) -> Blocks:
         return self.placed(self.document.tree)
+
+    def grouped(self) -> Iterator[tuple[str | None, list[tuple[Node, Block | None]]]]:
+        """The tree in runs of what is shown together as tabs, with the group's name, and of all else, with None."""
+        blocks = [(node, self.document.pool.block(node)) for node in self.document.tree]
+        groups = [block.content.get("group") or None if block else None for _, block in blocks]
+        for n, (_, block) in enumerate(blocks[1:-1], 1):
+            if block and block.kind == "code" and groups[n - 1] == groups[n + 1]:
+                groups[n] = groups[n - 1]  # the code of the cell that follows in the group
+        for group, pairs in itertools.groupby(zip(blocks, groups, strict=True), lambda pair: pair[1]):
+            yield group, [pair for pair, _ in pairs]
+
+    def alternatives(self, block: Block, count: int) -> list[str]:
+        """What each of the `count` drawings of a figure is called by those who cannot see it."""
+        alt = block.content["alt"]
+        return [alt] + [f"{alt} Drawing {n} of {count}." for n in range(2, count + 1)]
 
     def formula(self, node: Node) -> list[Node] | None:
         """A formula in the format's language; None where pandoc's is that."""

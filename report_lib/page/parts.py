@@ -29,7 +29,8 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Figure(Part):
-    """A drawing (SVG) with its caption, its alternative text, and a label such as fig-curves to refer to."""
+    """One or several drawings (SVG, one after the other) with a caption, an alternative text, and a label such as
+    fig-curves to refer to."""
 
     label: str
     caption: str
@@ -96,7 +97,7 @@ class Listing(Part):
 
 def card(svg: str) -> str:
     """A drawing on paper of its own, since its ink is dark whatever the theme of the notebook."""
-    return f'<div style="background:#fff;color:#1b1b1b;padding:8px;border-radius:4px;width:max-content">{svg}</div>'
+    return f'<div style="background:#fff;color:#1b1b1b;padding:8px;border-radius:4px;width:fit-content">{svg}</div>'
 
 
 def tabs(group: str, /, **shown: Figure | Table | None) -> None:

@@ -1,6 +1,5 @@
 """Runs -> charts: lines, points with intervals, matrices."""
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference, Estimate
 from report_lib.page.numbers import capital, listed, methods, percent, points, rate, two_figures
 from report_lib.page.parts import Figure
-from report_lib.page.style import WIDTH, draw_seeds, drawn, name_ends, short_names, styled
+from report_lib.page.style import PANEL, WIDTH, draw_seeds, drawn, name_ends, short_names, styled
 from report_lib.page.words import judge
 from report_lib.runs import Runs, Study
 
@@ -37,20 +36,21 @@ def _label(kind: str, runs: Runs) -> str:
     return f"fig-{kind}-{runs[0].approach.replace('_', '-')}"
 
 
-def _over_epochs(height: float, *titles: str) -> tuple[Drawing, plt.Axes, plt.Axes]:
-    """A drawing with axes for loss and accuracy side by side."""
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, height))
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set(title=title, xlabel="epoch")
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
-    return fig, *axes
+def _over_epochs(title: str) -> tuple[Drawing, plt.Axes]:
+    """A drawing of what changes from epoch to epoch."""
+    fig, axis = plt.subplots(figsize=(PANEL, 1.75))
+    axis.set(title=title, xlabel="epoch")
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    return fig, axis
 
 
 def curves(runs: Runs) -> Figure:
     """Loss and accuracy over the epochs of one approach; each seed thin, their mean strong."""
     approach = APPROACHES[runs[0].approach]
     with styled():
-        fig, loss, right = _over_epochs(1.75, "Loss, nats per sample", "Validation accuracy, %")
+        drawings, (loss, right) = zip(
+            *map(_over_epochs, ("Loss, nats per sample", "Validation accuracy, %")), strict=True
+        )
         lines = {"training": ("train_loss", ":"), "validation": ("validation_loss", "-")}
         ends = {name: (draw_seeds(loss, runs, *kind), approach.colour) for name, kind in lines.items()}
         draw_seeds(right, runs, "validation_accuracy", scale=100)
@@ -67,7 +67,7 @@ def curves(runs: Runs) -> Figure:
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds (thin) and their mean (strong)"
     start, end = (np.mean([run.epochs["validation_accuracy"].iloc[at] for run in runs]) for at in (0, -1))
     return drawn(
-        fig,
+        drawings,
         _label("curves", runs),
         f"{_title(runs)}: loss and validation accuracy after each epoch, {seeds}. "
         + ("The outlined marker is the selected epoch." if len(runs) == 1 else "Outlined: each seed’s selected epoch."),
@@ -84,28 +84,22 @@ def _stepped(axis: plt.Axes, name: str) -> tuple[float, float]:
 
 
 def confusion(*of: Runs) -> Figure:
-    """Share of each true class (row) predicted as each class (column), test images, all seeds together; the matrices of
-    several approaches side by side."""
-    across, classes = min(len(of), 2), of[0][0].classes
-    lines, wide = -(-len(of) // across), min(WIDTH / across, 0.95 + 0.15 * len(classes))
+    """Share of each true class (row) predicted as each class (column), test images, all seeds together; a matrix for
+    each approach."""
+    classes, drawings = of[0][0].classes, []
+    wide = min(PANEL if len(of) > 1 else WIDTH, 0.95 + 0.15 * len(classes))
     with styled(axes_grid=False):
-        fig, axes = plt.subplots(lines, across, figsize=(wide * across, wide * lines), squeeze=False)
-        for at, (axis, runs) in enumerate(itertools.zip_longest(axes.flat, of)):
-            if runs is None:  # an odd number of approaches leaves a place
-                axis.remove()
-                continue
+        for runs in of:
+            fig, axis = plt.subplots(figsize=(wide, wide))
             _matrix(axis, runs, 72 * (wide - 0.8) / len(classes))
-            axis.set(xlabel="predicted class", ylabel="" if at % across else "true class")
-            if len(of) > 1:
-                axis.set_title(_title(runs))
-            if at % across:
-                axis.set_yticklabels([])
+            axis.set(xlabel="predicted class", ylabel="true class", title=_title(runs) if len(of) > 1 else "")
+            drawings.append(fig)
     commonest = {APPROACHES[runs[0].approach].name: _commonest_mistake(runs) for runs in of}
     sentence = "; ".join(f"{name}: {what}" if len(of) > 1 else what for name, what in commonest.items())
     who = f"{_title(of[0])}: share" if len(of) == 1 else f"Preset {of[0][0].preset}: share"
     numbers = "in %, by predicted class; blank where it rounds to none" if len(classes) <= FEW else "by predicted class"
     return drawn(
-        fig,
+        drawings,
         _label("confusion", of[0]) if len(of) == 1 else "fig-confusion",
         f"{who} of each true class, {numbers}. The commonest mistake: {sentence}.",
         f"Confusion matrix of {len(classes)} classes. The commonest mistake: {sentence}.",
@@ -148,18 +142,17 @@ def validation(runs: Mapping[str, Runs]) -> Figure:
     first = next(iter(runs.values()))
     part = capital(judge(first))
     with styled():
-        fig, loss, right = _over_epochs(1.5, f"{part} loss, nats per sample", f"{part} accuracy, %")
-        ends = {APPROACHES[a].name: (draw_seeds(loss, r, "validation_loss"), APPROACHES[a].colour)
-                for a, r in runs.items()}  # fmt: skip
-        for r in runs.values():
-            draw_seeds(right, r, "validation_accuracy", scale=100)
-        loss.set(ylim=(0, _stepped(loss, "loss")[1]))
-        right.set(ylim=_stepped(right, "accuracy"))
-        name_ends(loss, ends)
+        titles = f"{part} loss, nats per sample", f"{part} accuracy, %"
+        drawings, (loss, right) = zip(*map(_over_epochs, titles), strict=True)
+        for axis, column, scale in ((loss, "validation_loss", 1), (right, "validation_accuracy", 100)):
+            ends = {APPROACHES[a].name: (draw_seeds(axis, r, column, scale=scale), APPROACHES[a].colour)
+                    for a, r in runs.items()}  # fmt: skip
+            axis.set(ylim=(0, _stepped(axis, "loss")[1]) if axis is loss else _stepped(axis, "accuracy"))
+            name_ends(axis, ends)
     lowest = {a: np.mean([run.epochs["validation_loss"].min() for run in r]) for a, r in runs.items()}
     best = min(lowest, key=lowest.__getitem__)
     return drawn(
-        fig,
+        drawings,
         "fig-validation",
         f"Preset {first[0].preset}: loss and accuracy on the {judge(first)} images after each epoch.",
         f"Two line charts of {len(runs)} approaches; {the(runs[best])} reaches the lowest loss.",
@@ -272,7 +265,7 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
     if None in calibrations.values():
         return None
     with styled():
-        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.0), sharey=True)
+        drawings, axes = zip(*(plt.subplots(figsize=(2.3, 1.9)) for _ in range(2)), strict=True)
         for scaled, axis in enumerate(axes):
             axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
             for approach, r in runs.items():
@@ -280,12 +273,12 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
                 enough = bins.count >= max(10, bins.count.sum() / 300)  # a bin of a handful says nothing
                 axis.plot(100 * bins.confidence[enough], 100 * bins.accuracy[enough], f"{look.marker}-", markersize=3.5,
                           color=look.colour, label=look.name)  # fmt: skip
-            axis.set(title="temperature-scaled" if scaled else "as trained", xlabel="confidence, %")
-        axes[0].set(ylabel="accuracy, %")
+            axis.set(title="Temperature-scaled" if scaled else "As trained", xlabel="confidence, %",
+                     ylabel="accuracy, %", xlim=(-4, 104), ylim=(-4, 104))  # fmt: skip
         axes[1].legend(loc="lower right")
     errors = [f"{the(runs[a])} {percent(c['ece'])}, scaled {percent(c['ece_scaled'])}" for a, c in calibrations.items()]
     return drawn(
-        fig,
+        drawings,
         "fig-reliability",
         f"Reliability, preset {next(iter(runs.values()))[0].preset}: how often test predictions of a confidence are "
         "right, in bins of equal width, all seeds together. On the diagonal a network is right as often as it says; "
@@ -307,7 +300,8 @@ def classes(runs: Mapping[str, Runs], beside: Collection[Mapping[str, Runs]] = (
     ends = [100 * end for pair in alike for label in shown for c in [pair.classes[label]] for end in (c.low, c.high)]
     labels = short_names(names, 28)
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH, 0.5 + 0.135 * len(shown)))
+        longest = max(len(labels[label]) for label in shown)
+        fig, axis = plt.subplots(figsize=(min(WIDTH, 1.9 + 0.065 * longest), 0.65 + 0.145 * len(shown)))
         axis.axvline(0, color="#888888", linewidth=0.8)
         for offset, pair in zip(np.linspace(-0.12, 0.12, len(pairs)) * (len(pairs) > 1), pairs, strict=True):
             look, chosen = APPROACHES[pair.b[0].approach], [pair.classes[label] for label in shown]
@@ -315,10 +309,10 @@ def classes(runs: Mapping[str, Runs], beside: Collection[Mapping[str, Runs]] = (
                           fmt=look.marker, markersize=4, color=look.colour, label=look.name, linewidth=1)  # fmt: skip
         axis.set_yticks(range(len(shown)), [labels[label] for label in shown])
         margin = 0.04 * (max(ends) - min(ends)) or 1.0
-        axis.set(xlabel=f"test accuracy minus that of {the(pairs[0].a)}, points",
+        axis.set(xlabel=f"accuracy minus that of\n{the(pairs[0].a)}, points",
                  xlim=(min(ends) - margin, max(ends) + margin))  # fmt: skip
         if len(pairs) > 1:
-            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
     few = "" if len(shown) == len(names) else f" The {len(shown)} of {len(names)} classes that differ most."
     intervals = methods(difference for pair in pairs for difference in pair.classes)
     least, greatest = (f"{names[at]} ({points(pairs[-1].classes[at])})" for at in (shown[0], shown[-1]))

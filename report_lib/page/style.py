@@ -23,6 +23,7 @@ from report_lib.runs import Runs
 # Inches. On a page figures grow to the column's width; in print they shrink to its line of 12 cm, and on a phone to two
 # thirds, where type of nine points can still be read.
 WIDTH = 5.43
+PANEL = 2.6  # of one of several drawings of a figure: beside each other on a page, one below the other on a phone
 
 font_manager.fontManager.addfont(str(Path(font_source_serif_pro.font_directory) / "SourceSerifPro-Regular.ttf"))
 
@@ -52,15 +53,21 @@ def styled(**more: object) -> AbstractContextManager:
     return matplotlib.rc_context(STYLE | {name.replace("_", "."): value for name, value in more.items()})
 
 
-def drawn(fig: Drawing, label: str, caption: str, alt: str) -> Figure:
-    """A matplotlib figure as a part of the document: SVG without date, the same bytes for the same drawing."""
+def drawn(of: Drawing | Sequence[Drawing], label: str, caption: str, alt: str) -> Figure:
+    """Matplotlib's figures as one part of the document, one or several drawings."""
+    drawings = [of] if isinstance(of, Drawing) else of
+    return Figure(label, caption, alt, "".join(map(_svg, drawings)))
+
+
+def _svg(fig: Drawing) -> str:
+    """SVG without date, the same bytes for the same drawing."""
     file = io.StringIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # measured as a box; the reader's font draws it
         fig.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     plt.close(fig)
     svg = file.getvalue()
-    return Figure(label, caption, alt, svg[svg.index("<svg") :])
+    return svg[svg.index("<svg") :]
 
 
 def draw_seeds(axis: plt.Axes, runs: Runs, column: str, line: str = "-", scale: float = 1) -> float:
