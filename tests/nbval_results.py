@@ -69,9 +69,7 @@ MACHINES_COLUMNS = re.compile(r", s$|images/s|MiB|^training$|times as long")
 EXACT_COLUMNS = re.compile(r"MFLOP|parameters|^n$|batch|seed|epoch$|labels a class")
 PERCENT_COLUMNS = re.compile("%|points|95 % interval")
 FREE_COLUMNS = {"tab-provenance": {"commit", "device", "finished (UTC)"}}  # where and when
-FREE_ROWS = {
-    "tab-environment": {"Python", "torch", "torchvision", "numpy", "pillow", "code, sha256", "command of the first"}
-}
+FREE_ROWS = {"tab-environment": {"Python", "packages", "code, sha256", "command of the first"}}
 CHOSEN = {"fig-mistakes", "fig-disagreements"}  # of pictures that a ranking of fine-tuning's mistakes chooses
 TIMED = {"fig-accuracy-time"}  # whose x is time
 BINNED = {"fig-reliability"}  # whose bins may hold few images or none

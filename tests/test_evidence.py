@@ -368,7 +368,7 @@ def test_runs_made_with_several_versions_are_said_to_be(study):
     made = study(better, seeds="0,1")
     rewrite(made.runs("full_finetune")[1], '"torch": "2"', '"torch": "3"')
     rows = dict(tables.environment(made_up.again(made)).rows)
-    assert rows["torch"] == "2, 3" and rows["Python"] == "3"
+    assert rows["packages"] == "torch 2, 3" and rows["Python"] == "3"
 
 
 def test_no_folder_of_a_machine_is_published(study):

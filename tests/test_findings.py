@@ -286,13 +286,14 @@ def test_the_ladder_says_how_busy_the_machine_was_while_its_times_were_taken(who
 
 
 def test_controls_stand_beside_the_preset_they_are_one_of(whole):
-    names = [(row[0], row[1]) for row in effects.controls(whole).rows]
-    assert names == [("linear probe", "random trunk"), ("full fine-tuning", "random trunk"),
-                     ("full fine-tuning", "last block")]  # fmt: skip
+    controls = effects.controls(whole)
+    assert [row[0] for row in controls.rows] == [
+        "linear probe, random trunk", "full fine-tuning, random trunk", "full fine-tuning, last block"
+    ]  # fmt: skip
+    assert controls.caption.startswith("Controls: the preset corrected with")
     assert all(pair.accuracy.mean < 0 and pair.a[0].preset == "corrected" for _, pair in designs.controls(whole))
     trained = [f"{pair.b[0].info['trained_parameters']:,}" for _, pair in designs.controls(whole)]
-    assert effects.controls(whole).header[4] == "trained parameters"
-    assert [row[4] for row in effects.controls(whole).rows] == trained
+    assert [row[controls.header.index("trained parameters")] for row in controls.rows] == trained
     assert findings.worthwhile(whole) == [], "all of them are worse"
 
 

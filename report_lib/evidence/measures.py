@@ -132,9 +132,10 @@ def shown(study: Study) -> list[Runs]:
 
 
 def moved(runs: Runs) -> dict[str, float]:
-    """Layer -> relative change of its weights, of the first seed; empty where it is frozen or was random before, and in
-    records of before changes were recorded."""
-    return runs[0].info.get("layer_changes", {})
+    """Layer -> relative change of its weights, mean over the seeds; empty where it is frozen or was random before, and
+    in records of before changes were recorded."""
+    each = [run.info.get("layer_changes", {}) for run in runs]
+    return {name: float(np.mean([changes[name] for changes in each])) for name in each[0]} if all(each) else {}
 
 
 # --- calibration -----------------------------------------------------------------------------------------------

@@ -115,25 +115,24 @@ def ladder(study: Study) -> Table | None:
 def controls(study: Study) -> Table | None:
     """The controls beside the preset that each is one of; None where none were run."""
     found = designs.controls(study)
+    if not found:
+        return None
     rows = [
         {
-            "approach": name_of(pair.b),
-            "control": name,
-            "preset": pair.a[0].preset,
-            "n": str(len(pair.b)),
-            "trained parameters": f"{pair.b[0].info['trained_parameters']:,}",
+            "control": f"{name_of(pair.b)}, {name}",
             "test accuracy, %": accuracies(pair.b),
         }
         | change_of(pair.accuracy)
+        | {"n": str(len(pair.b)), "trained parameters": f"{pair.b[0].info['trained_parameters']:,}"}
         for name, pair in found
     ]
     return table(
         "tab-controls",
-        "Controls: the preset with one thing changed, mean ± standard deviation of n seeds, and the paired "
-        "difference to that preset.",
+        f"Controls: the preset {found[0][1].a[0].preset} with one thing changed, mean ± standard deviation of n seeds, "
+        "and the paired difference to that preset.",
         rows,
-        [f"95 % intervals: {methods(pair.accuracy for _, pair in found)}."] if found else (),
-        left=3,
+        [f"95 % intervals: {methods(pair.accuracy for _, pair in found)}."],
+        left=1,
     )
 
 

@@ -326,8 +326,8 @@ def classes(runs: Mapping[str, Runs], beside: Collection[Mapping[str, Runs]] = (
 
 
 def layers(study: Study) -> Figure | None:
-    """How far training moved each layer below the head, presented and best presets, first seed; None where all are
-    frozen, or no weights were kept."""
+    """How far training moved each layer below the head, presented and best presets; None where all are frozen or
+    were random."""
     found = {runs: moved for runs in measures.shown(study) if (moved := measures.moved(runs))}
     if not found:
         return None
@@ -338,9 +338,10 @@ def layers(study: Study) -> Figure | None:
         for at, (runs, moved) in enumerate(found.items()):
             look = APPROACHES[runs[0].approach]
             earlier = sum(other[0].approach == runs[0].approach for other in list(found)[:at])
+            inside = "none" if earlier else look.colour
             bars = axis.barh([names.index(name) + (at - (len(found) - 1) / 2) * tall for name in moved],
-                             [100 * share for share in moved.values()], 0.9 * tall, color=look.colour,
-                             alpha=0.5**earlier, label=f"{look.name}, {runs[0].preset}")  # fmt: skip
+                             [100 * share for share in moved.values()], 0.9 * tall, edgecolor=look.colour,
+                             facecolor=inside, label=f"{look.name}, {runs[0].preset}")  # fmt: skip
             axis.bar_label(bars, [two_figures(share) for share in moved.values()], padding=2, fontsize=7)
         axis.set_yticks(range(len(names)), short_names(names, 28))
         axis.set(xlabel="change, % of the length of the layer’s weights", ylim=(len(names) - 0.4, -0.6))
@@ -353,6 +354,6 @@ def layers(study: Study) -> Figure | None:
         fig,
         "fig-layers",
         "How far training moved each layer below the head: the length of what was added to its weights, in percent of "
-        f"their length before (seed {next(iter(found))[0].seed}).",
+        f"their length before, {'mean of the seeds' if len(next(iter(found))) > 1 else 'one seed'}.",
         f"Bar chart of {len(names)} layers. {'; '.join(each)}.",
     )

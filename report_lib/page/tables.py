@@ -298,7 +298,7 @@ def environment(study: Study) -> Table:
     names = dict.fromkeys(name for each in origins for name in each["packages"])
     told = {
         "Python": _each([each["python"] for each in origins]),
-        **{name: _each([each["packages"].get(name, "none") for each in origins]) for name in names},
+        "packages": "; ".join(f"{name} {_each([o['packages'].get(name, 'none') for o in origins])}" for name in names),
         "data, sha256": info["data"]["fingerprint"],
         "weights, sha256": info["weights"]["sha256"] or "none",
         "code, sha256": _each([each["code"] for each in origins]),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from report_lib.config import NETWORKS
 from report_lib.data.folders import counted
 from report_lib.evidence import costs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
@@ -86,7 +87,8 @@ def data(run: Run, data_name: str = "") -> Prose:
         f"left out: {listed(left_out)}" if left_out else "",
         f"test images that are exact copies of training images: {facts['copies']:,}" if facts.get("copies") else "",
         *(text(note.rstrip(".")) for note in facts.get("notes") or ()),
-        f"{run.info['network']['name']}’s weights at the start: {text(weights['name'])}{origin}{untrained}",
+        f"the network is {run.info['network']['name']} [@{NETWORKS[run.info['network']['key']].citation}], with the "
+        f"weights {text(weights['name'])}{origin} at the start{untrained}",
     )
 
 

@@ -81,6 +81,8 @@ class Run:
         path = self.path / WEIGHTS
         if WEIGHTS not in self.info["files"]:
             return None
+        if not path.exists():
+            raise InputError(f"the record {self.path} lies here without its {WEIGHTS}; train it again in another store")
         try:
             if file_sha256(path) != self.info["files"][WEIGHTS]:
                 raise ValueError(f"the checksum of {WEIGHTS} is another")
