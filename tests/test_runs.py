@@ -94,13 +94,13 @@ def test_a_damaged_record_says_so(tmp_path, name, damage):
         content = bytearray((path / name).read_bytes())
         content[int(damage * (len(content) - 1))] ^= 1
         (path / name).write_bytes(content)
-    gone = (name, damage) == ("run.json", "gone")  # then it may be any folder, and nothing says to remove it
-    says = "is no record of a run, for it" if gone else "cannot be read.*remove that folder to train it again"
-    if (name, damage) == ("weights.safetensors", "gone"):  # as where weights are too large to be handed on
-        says = "without its weights.safetensors; train it again in another store"
+    # Without run.json it may be any folder; weights may be too large to be handed on. Nothing says to remove that.
+    gone = {"run.json": "is no record of a run, for it", "weights.safetensors": "lies here without its weights"}
+    kept = damage == "gone" and name in gone
+    says = gone[name] if kept else "cannot be read.*remove that folder to train it again"
     with pytest.raises(InputError, match=says) as error:
         store.load(path).tensors()
-    assert "\n" not in str(error.value) and gone != ("remove" in str(error.value))
+    assert "\n" not in str(error.value) and kept != ("remove" in str(error.value))
 
 
 def test_a_store_is_no_record_and_none_is_to_be_removed_that_is_only_closed(tmp_path, monkeypatch):
