@@ -15,9 +15,11 @@ import pytest
 from scipy import optimize, stats
 
 from report_lib.evidence import report_numbers
-from report_lib.files import read_yaml
+from report_lib.files import PROJECT, read_yaml
+from report_lib.runs import store
 
 PUBLISHED = read_yaml("report/published.yaml")
+KEPT = sorted((PROJECT / "report" / "cifar10" / "records").iterdir())
 PAIR = "full_finetune minus linear_probe"
 A, B = "linear_probe", "full_finetune"
 
@@ -111,6 +113,22 @@ def same(found, expected):
 
 def preset(results, records, approach, name):
     return records([run["run"] for run in results["approaches"][approach][name]["runs"]])
+
+
+def test_the_records_that_came_with_the_project_are_whole_and_of_one_clean_commit():
+    for path in KEPT:
+        assert {file.name for file in path.iterdir()} == {"run.json", "epochs.csv", "predictions.npz"}
+        record, info = Record(path), store.load(path).info
+        assert info["test_accuracy"] == pytest.approx(record.right.mean(), abs=1e-12)
+        assert info["test_loss"] == pytest.approx(record.loss().mean(), rel=1e-6)
+        curve = [epoch["validation_accuracy"] for epoch in record.epochs]
+        assert info["validation_accuracy"] == max(curve) == curve[info["selected_epoch"] - 1]
+        assert info["modified"] is None and info["provenance"]["dirty"] is False
+        assert path.name.startswith(f"{info['config']['approach']}-{info['config']['preset']}-seed{record.seed}-")
+    facts = [store.load(path).info for path in KEPT]
+    for fact in ("commit", "code", "device", "precision", "threads"):
+        assert len({info["provenance"][fact] for info in facts}) == 1, fact
+    assert len({(info["data"]["fingerprint"], len(info["data"]["classes"])) for info in facts}) == 1
 
 
 @pytest.mark.parametrize("name", ["published", "corrected", "tuned"])

@@ -101,7 +101,8 @@ def card(svg: str) -> str:
 
 
 def tabs(group: str, /, **shown: Figure | Table | None) -> None:
-    """Displays parts under their names as tabs of the HTML report; elsewhere one stands below the other.
+    """Displays parts under their names as tabs of the HTML report; in the PDF small figures stand in a row, and
+    elsewhere one stands below the other.
 
     The first keeps its label; those of the others end in their names. None is left out.
     """

@@ -275,7 +275,7 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
                           color=look.colour, label=look.name)  # fmt: skip
             axis.set(title="Temperature-scaled" if scaled else "As trained", xlabel="confidence, %",
                      ylabel="accuracy, %", xlim=(-4, 104), ylim=(-4, 104))  # fmt: skip
-        axes[1].legend(loc="lower right")
+        axes[1].legend(loc="upper left", fontsize=8, borderaxespad=0, handlelength=1.5)
     errors = [f"{the(runs[a])} {percent(c['ece'])}, scaled {percent(c['ece_scaled'])}" for a, c in calibrations.items()]
     return drawn(
         drawings,
