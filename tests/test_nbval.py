@@ -169,15 +169,15 @@ WHITE = png("white")
 
 
 def moved(svg, by):
-    """All lines of a drawing so much lower, its axes left where they are."""
-    root = ET.fromstring(svg)
-    for group in root.iter("{http://www.w3.org/2000/svg}g"):
+    """All lines of a figure's drawings so much lower, their axes left where they are."""
+    drawings = ET.fromstring(f"<figure>{svg}</figure>")
+    for group in drawings.iter("{http://www.w3.org/2000/svg}g"):
         if group.get("id", "").startswith("line2d_") and not any("use" in child.tag for child in group.iter()):
             for path in group.iter("{http://www.w3.org/2000/svg}path"):
                 path.set(
                     "d", re.sub(r"([ML]) (\S+) (\S+)", lambda m: f"{m[1]} {m[2]} {float(m[3]) + by}", path.get("d"))
                 )
-    return ET.tostring(root, encoding="unicode")
+    return "".join(ET.tostring(drawing, encoding="unicode") for drawing in drawings)
 
 
 @pytest.mark.parametrize(
