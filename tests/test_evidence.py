@@ -186,6 +186,12 @@ def test_the_crossing_of_few_labels_is_named(study):
     assert "cross" not in findings.budgets(study(better, seeds="0,1", budgets="10,50")).markdown
 
 
+def test_a_budget_beyond_the_studys_own_rests_on_one_seed_and_says_so(study):
+    for seeds, said in (("0,1", "leads at 10, 20 and 50 (one seed) per class"), ("0", "leads at 10, 20 and 50 per")):
+        made = study(better, per_class=20, budgets="10,50", seeds=seeds)
+        assert said in findings.budgets(made).markdown
+
+
 def test_what_was_not_run_is_not_shown(study):
     least = study(better)
     nothing = (plots.budgets(least), findings.budgets(least), effects.budgets(least), findings.defects(least),

@@ -324,9 +324,15 @@ def led(study: Study, approaches: Sequence[str]) -> str:
     names = [APPROACHES[approach].the for approach in approaches]
     parts = []
     for sign, who in ((-1, f"{names[0]} leads"), (0, "neither is shown to lead"), (1, f"{names[1]} leads")):
-        if labels := [labels for labels, found, _ in signs if found == sign]:
+        if labels := [labels + _alone(pair, signs) for labels, found, pair in signs if found == sign]:
             parts.append(f"{who} at {listed(labels)} per class")
     return "; ".join(parts + _crossing(signs))
+
+
+def _alone(pair: Comparison, signs: Sequence[tuple[str, int, Comparison]]) -> str:
+    """That a comparison rests on one seed, where others have more."""
+    seeds = [min(len(each.a), len(each.b)) for *_, each in signs]
+    return " (one seed)" * (min(len(pair.a), len(pair.b)) == 1 < max(seeds))
 
 
 def not_ahead_up_to(study: Study, approach: str) -> str:
