@@ -301,7 +301,8 @@ def classes(runs: Mapping[str, Runs], beside: Collection[Mapping[str, Runs]] = (
     labels = short_names(names, 28)
     with styled():
         longest = max(len(labels[label]) for label in shown)
-        fig, axis = plt.subplots(figsize=(min(WIDTH, 1.9 + 0.065 * longest), 0.65 + 0.145 * len(shown)))
+        named = 0.17 * len(pairs) * (len(pairs) > 1)  # inches of a legend
+        fig, axis = plt.subplots(figsize=(min(WIDTH, 1.9 + 0.065 * longest), 0.65 + named + 0.145 * len(shown)))
         axis.axvline(0, color="#888888", linewidth=0.8)
         for offset, pair in zip(np.linspace(-0.12, 0.12, len(pairs)) * (len(pairs) > 1), pairs, strict=True):
             look, chosen = APPROACHES[pair.b[0].approach], [pair.classes[label] for label in shown]
