@@ -23,7 +23,7 @@ FULL_LINE = 74  # characters of the widest cells of all columns, beyond which a 
 SIGN = 0.52  # of the size of a letter is its width, on average
 SIZE = 9.0  # points of a table's type
 SMALLEST = 4.5  # points of type that can be read
-SMALLER = 0.78  # of that size at least, where drawings stand beside each other
+SMALLER = 0.78  # of its usual size in print has a drawing at least, where others stand beside it
 ACROSS, BESIDE, TALLEST = 3, 11.0, 620.0  # figures that the page has as tabs in one row; points between; of such a row
 INKS = {"red": "#a80000", "green": "#0a5c1a", "yellow": "#6d5000", "blue": "#0b47a1", "magenta": "#8a1a85",
         "cyan": "#005a66"}  # fmt: skip
