@@ -95,8 +95,12 @@ help:  ## this list
 
 # --- the report: profile -> parameters -> executed notebooks -> HTML, PDF, results.json ---
 
-report: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.json  ## HTML, PDF and results.json of PROFILE
-	@echo "up to date: $^"
+MADE := $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.json
+
+# Two at once, unless -j says otherwise: results.json is written while the pages are set.
+report: $(READY)  ## HTML, PDF and results.json of PROFILE
+	@+$(MAKE) -s --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j2) $(MADE)
+	@echo "up to date: $(MADE)"
 
 LIB := $(wildcard report_lib/*.py report_lib/*/*.py)
 

@@ -113,6 +113,7 @@ PAIR = "<table><tr><th>p</th></tr><tr><td>{}</td></tr></table>"
 # name: (cells, what both formats show, what neither does, the warning or None)
 CASES = {
     "formula with spaces": ([md(r"Rate $ \alpha + 1 $ costs $ 5 or $ 6.")], ["costs $ 5 or $ 6"], [r"$ \alpha"], None),
+    "formula in an item": ([md("1. Of\n    $ x^2 $ and so on\n\nWords\n\n    kept = $ y^2 $")], ["and so on", "kept = $ y^2 $"], ["$ x^2"], None),
     "table below a line": ([md("**Results**\n| a | b |\n|---|---|\n| 17 | 18 |")], ["17", "18"], ["|---", "| 17"], None),
     "fence of quarto": ([md("```{python}\n# load\nx = 1\n\n# no heading\n```")], ["# no heading"], ["{python}"], None),
     "fence with a title": ([md('```python title="a.py"\ny = 2\n```')], ["y = 2"], ["title="], None),

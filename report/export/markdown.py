@@ -19,7 +19,8 @@ MACRO = re.compile(
 
 
 # What stays as it was typed: comments, lines of code by their indentation, addresses.
-KEPT = r"(?P<kept><!--.*?-->|^(?: {4,}|\t)(?![ \t]*(?:[-*+]|\d+[.)])[ \t])[^\n]*$|https?://[^\s)>]+)"
+INDENTED = r"(?: {4,}|\t)(?![ \t]*(?:[-*+]|\d+[.)])[ \t])[^\n]*"  # after a blank line; else a paragraph goes on
+KEPT = rf"(?P<kept><!--.*?-->|(?:\A|\n[ \t]*\n){INDENTED}(?:\n{INDENTED})*|https?://[^\s)>]+)"
 SPACED = (  # a formula with blanks inside: one that can be nothing else, or without words and with blanks on both sides
     r"(?<![\\$])\$(?!\$)(?:(?=[^$\n]*[\\^_=])[ \t]*(?P<tex>[^$\n]*?[^$\s])[ \t]*"
     r"|[ \t]+(?P<apart>(?![^$\n]*[A-Za-z]{2})[^$\s](?:[^$\n]*?[^$\s])?)[ \t]+)(?<!\\)\$(?![\d$])"
