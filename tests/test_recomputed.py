@@ -84,6 +84,7 @@ def crossed(table):
     rest /= (seeds - 1) * (images - 1)
     square = stats.t.isf(0.025, seeds - 1) ** 2 * of_rows / seeds
     square += stats.t.isf(0.025, images - 1) ** 2 * max(0, of_columns / images - rest / (seeds * images))
+    square = max(square, stats.t.isf(0.025, images - 1) ** 2 * of_columns / images)  # never less than images alone
     return mean, mean - math.sqrt(square), mean + math.sqrt(square)
 
 

@@ -59,6 +59,7 @@ def test_what_is_written_out_for_speed_is_what_scipy_stats_gives():
     by_seed, by_image, residual = stats._variances(values)
     squares = sum(scipy_stats.t.ppf(0.975, free) ** 2 * part
                   for free, part in ((2, by_seed), (39, max(0, by_image - residual))))  # fmt: skip
+    squares = max(squares, scipy_stats.t.ppf(0.975, 39) ** 2 * by_image)
     assert stats.crossed_mean(values)[1] == pytest.approx(squares**0.5, abs=1e-12)
 
 
@@ -108,13 +109,14 @@ def experiment(rng, seeds, ratio):
 )
 def test_intervals_cover_what_they_claim(seeds, ratio):
     """Of 2,000 simulated experiments on 300 images, 95 % intervals of accuracies and of differences hold the truth in
-    93 to 97 % with one seed and with five, the default; with two or three in 93 to 99 %."""
+    93 to 97 % with one seed, and in 93 to 99 % with several: most where seeds differ by no more than chance, since
+    the interval is then that of the images alone or wider."""
     rng, held = np.random.default_rng(2), np.zeros(2)
     for _ in range(2000):
         a, b = experiment(rng, seeds, ratio)
         difference, accuracy = stats.paired_difference(a, b, resamples=400), stats.accuracy(b)
         held += [difference.low <= 0.1 <= difference.high, accuracy.low <= 0.65 <= accuracy.high]
-    most = 0.97 if seeds in (1, 5) else 0.99
+    most = 0.97 if seeds == 1 else 0.995
     assert (held / 2000 >= 0.93).all() and (held / 2000 <= most).all(), held / 2000
 
 
@@ -145,12 +147,12 @@ def test_wilsons_interval_covers_what_it_claims():
 
 
 def test_seeds_that_agree_by_chance_make_nothing_certain():
-    """Two seeds may agree by luck; the interval stays finite, and as wide as that of their images alone."""
+    """Two seeds may agree by luck; the interval stays finite, and is never narrower than that of their images alone."""
     rng = np.random.default_rng(5)
     for _ in range(300):
         values = rng.normal(0, 1, 300) + rng.normal(0, 0.3, (2, 300))
         _, half = stats.crossed_mean(values)
-        assert 0.9 * 1.96 * values.mean(0).std(ddof=1) / 300**0.5 < half < 1
+        assert 1.96 * values.mean(0).std(ddof=1) / 300**0.5 < half < 1
 
 
 def test_few_images_on_which_seeds_agree_are_no_proof():

@@ -80,15 +80,15 @@ def crossed_mean(values: np.ndarray) -> tuple[float, float]:
 
     Seeds and images are crossed random effects. The mean's variance is that between the seeds' means, which holds the
     residual too, plus that of images beyond the residual; the half widths that each would have alone, by Student's t
-    with n - 1 and N - 1 degrees of freedom, are added as squares (after Howe 1974). Seeds whose means agree exactly,
-    as on few images they may, leave what new images alone would give. `tests/test_stats.py` simulates how often it
+    with n - 1 and N - 1 degrees of freedom, are added as squares (after Howe 1974). Seeds whose means agree by chance
+    do not make it narrower than new images alone would, for these seeds. `tests/test_stats.py` simulates how often it
     holds the truth.
     """
     seeds, images = values.shape
     by_seed, by_image, residual = _variances(np.asarray(values, float))
     of_seeds, of_images = (float(stdtrit(freedom, 0.975)) ** 2 for freedom in (seeds - 1, images - 1))
-    squares = of_seeds * by_seed + of_images * max(0.0, by_image - residual) if by_seed else of_images * by_image
-    return float(np.mean(values)), float(squares**0.5)
+    squares = of_seeds * by_seed + of_images * max(0.0, by_image - residual)
+    return float(np.mean(values)), float(max(squares, of_images * by_image) ** 0.5)
 
 
 def _variances(values: np.ndarray) -> np.ndarray:

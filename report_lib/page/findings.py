@@ -67,7 +67,8 @@ def without_views(study: Study, pair: Comparison) -> str:
     if not before.times:
         return ""
     ratio, who = factor(before.times[0]), the(pair.a)
-    return f"{ratio} times where {who} does without augmented views, which bring it no clear gain ({points(gain)})"
+    without = f"{who} does without augmented views, which bring it no clear gain ({points(gain)})"
+    return f"{ratio} times as long where {without}"
 
 
 def trade(pair: Comparison) -> str:
@@ -243,7 +244,7 @@ def tuned(study: Study) -> Prose | None:
                 if (clear := _clear(steps, sign))]  # fmt: skip
         if unclear := [name for name, found in steps if not found.clear]:
             told.append(f"no clear effect is shown for {listed(unclear)}")
-        by_step = f"; step by step ([Table](#tab-ladder)), {', '.join(told)}" * bool(steps)
+        by_step = f"; step by step ([Table](#tab-ladder)), {', and '.join(told)}" * bool(steps)
         sentences.append(f"from *corrected* to *tuned*, {the(pair.b)} changes by {points(pair.accuracy)}{by_step}")
     return say(*sentences)
 
