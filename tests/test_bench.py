@@ -20,6 +20,8 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     scaling = {"images": [60, 120], "epochs": [1], "seeds": [1, 2], "network": ["mobilenet_v3_small"]}
     monkeypatch.setattr(growth, "SCALING", scaling)
     monkeypatch.setattr(growth, "SEEDS_SIZE", 63)
+    for usual in growth.USUAL.values():
+        monkeypatch.setitem(usual, "images", 160)
     shorter = {"epochs": 2}  # of both sides, where a whole run has ten
     monkeypatch.setattr(bench, "answers", lambda images, weights, shared, *rest: answer.answers(
         images, weights, shared | shorter, *rest))  # fmt: skip

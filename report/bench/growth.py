@@ -17,7 +17,10 @@ from report_lib.training.device import peak_memory_mib, reset_peak_memory
 
 APPROACHES = ("linear_probe", "full_finetune")  # those that the listings have
 
-EPOCHS = 10  # of a probe, as published
+USUAL = {  # what does not vary
+    "linear_probe": {"images": 1280, "epochs": 10, "seeds": 1, "network": Config.network},  # epochs as published
+    "full_finetune": {"images": 160, "epochs": 1, "seeds": 1, "network": Config.network},
+}
 SCALING_SIZE = 64  # pixels a side: how cost grows does not depend on it, what measuring takes does
 SEEDS_SIZE = Config.image_size  # but how much seeds share, which is their frozen features, does
 SCALING: dict[str, list] = {
@@ -56,8 +59,10 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
     rows = []
     for approach, varied, value in tqdm(points, "how cost grows", unit="run"):
         pipe, other = context.Pipe()
-        where = (other, source, weights, device, size_of(varied))
-        process = context.Process(target=point, args=(*where, approach, varied, value))
+        amounts = USUAL[approach] | {varied: value}
+        process = context.Process(
+            target=point, args=(other, source, weights, device, size_of(varied), approach, amounts)
+        )
         process.start()
         other.close()  # so that a process that fails ends the wait
         seconds, memory = pipe.recv()
@@ -76,19 +81,11 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
 
 
 def point(
-    pipe: Connection,
-    source: str,
-    weights_name: str,
-    device: str,
-    size: int,
-    approach: str,
-    varied: str,
-    value: int | str,
+    pipe: Connection, source: str, weights_name: str, device: str, size: int, approach: str, amounts: dict
 ) -> None:
-    network = str(value) if varied == "network" else Config.network
-    amounts = {"images": 1280 if approach == "linear_probe" else 160, "seeds": 1,
-               "epochs": EPOCHS if approach == "linear_probe" else 1} | {varied: value}  # fmt: skip
-    few = subset(data.load(source, size), int(amounts["images"]))
+    """Trains `amounts` of images, epochs, seeds on a network, and sends what that took: seconds, and memory in MiB."""
+    network = amounts["network"]
+    few = subset(data.load(source, size), amounts["images"])
     weights = models.load_weights(weights_name if network == Config.network else "none", network)
     shared: dict = {"image_size": size, "network": network}
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,6 +94,6 @@ def point(
         trained(preset(approach, epochs=1, batch_size=32, **shared), subset(few, 64), weights, warm)
         reset_peak_memory(place.device)
         clock = time.perf_counter()
-        for seed in range(int(amounts["seeds"])):
+        for seed in range(amounts["seeds"]):
             trained(preset(approach, epochs=amounts["epochs"], seed=seed, **shared), few, weights, place)
         pipe.send((time.perf_counter() - clock, peak_memory_mib(place.device)))

@@ -133,8 +133,7 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
                      for preset, pair in pairs.items())  # fmt: skip
     kept, anew = costs.operations_ratios(shown.a, shown.b)
     spent = [published[approach]["train_seconds"] for approach in theirs]
-    timed = [f"{times(pair)} as {the(pair.a)} with the preset *{pair.b[0].preset}*"
-             for pair in dict.fromkeys([shown, best]) if pair.times]  # fmt: skip
+    timed = "; ".join(f"*{pair.b[0].preset}*, {times(pair)}" for pair in dict.fromkeys([shown, best]) if pair.times)
     kept_or_not = f", and {factor(kept)} times where frozen features are kept" * (kept != anew)
     work = (f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
             f"runs the frozen trunk in every epoch{kept_or_not}. The two times printed there differ by "
@@ -144,7 +143,7 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
     scarce = f" {capital(where_scarce(study, theirs))}."
     return [
         (f"In the main comparison, {ahead(best)}.", f"{capital(b)} minus {the(best.a)}: {each}."),
-        (f"Here, {b} {listed(timed)}." if timed else "", work),
+        (f"{capital(b)} beside {the(best.a)}: {timed}." if timed else "", work),
         (f"Labels: {labels}.{scarce}" if labels else "", f"Compute: {overtakes(best)}." if best.times else ""),
     ]
 

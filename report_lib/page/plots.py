@@ -164,7 +164,7 @@ def accuracy_against_time(study: Study) -> Figure:
     where the test images selected the epoch."""
     shown = study.of_presets
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH, 3.0))
+        fig, axis = plt.subplots(figsize=(WIDTH, 2.5))
         for runs in shown:
             look, estimate = APPROACHES[runs[0].approach], accuracy(runs)
             colour: dict[str, Any] = {"color": look.colour}
