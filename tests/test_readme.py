@@ -30,6 +30,13 @@ def test_the_first_screen_says_what_the_committed_results_say():
     assert cost["features_seconds"] > 0.5 * cost["train_seconds"]
     level = [b["labels_per_class"] for b in numbers["label_budgets"] if not b["comparisons"][pair]["accuracy"]["clear"]]
     assert f"with {' or '.join(f'{labels:.0f}' for labels in level)} labels per class" in said
+    most = numbers["label_budgets"][-1]
+    probe, tuned = (most["approaches"][approach] for approach in ("linear_probe", "full_finetune"))
+    gives = f"{100 * tuned['mean']:.1f} % and {100 * probe['mean']:.1f} %"
+    assert (
+        probe["n"] == tuned["n"] == 1
+        and f"With {most['labels_per_class']:,.0f}, one seed of each gives {gives}" in said
+    )
     assert f"{numbers['config']['per_class']} labelled images per class" in said
     assert f"{numbers['config']['image_size']} pixels" in said
     assert numbers["weights"]["sha256"] == EMBEDDED_SHA256 and "the small ones embedded here" in said
