@@ -90,12 +90,12 @@ def confusion(*of: Runs) -> Figure:
     wide = min(PANEL if len(of) > 1 else WIDTH, 0.95 + 0.15 * len(classes))
     with styled(axes_grid=False):
         for runs in of:
-            fig, axis = plt.subplots(figsize=(wide, wide))
+            fig, axis = plt.subplots(figsize=(wide, wide - 0.3 * (len(of) > 1)))
             _matrix(axis, runs, 72 * (wide - 0.8) / len(classes))
             axis.set(xlabel="predicted class", ylabel="true class", title=_title(runs) if len(of) > 1 else "")
             drawings.append(fig)
     commonest = {APPROACHES[runs[0].approach].name: _commonest_mistake(runs) for runs in of}
-    sentence = "; ".join(f"{name}: {what}" if len(of) > 1 else what for name, what in commonest.items())
+    sentence = "; ".join(f"{what} ({name})" if len(of) > 1 else what for name, what in commonest.items())
     who = f"{_title(of[0])}: share" if len(of) == 1 else f"Preset {of[0][0].preset}: share"
     numbers = "in %, by predicted class; blank where it rounds to none" if len(classes) <= FEW else "by predicted class"
     return drawn(
@@ -113,7 +113,7 @@ def _commonest_mistake(runs: Runs) -> str:
     if not off[true, predicted]:
         return "none, no test image is misclassified"
     share = count[true, predicted] / count[true].sum()
-    return f"{percent(share)} of the images of {classes[true]} are taken for {classes[predicted]}"
+    return f"{classes[true]} taken for {classes[predicted]}, {percent(share)}"
 
 
 def _matrix(axis: plt.Axes, runs: Runs, cell: float) -> None:
@@ -320,7 +320,7 @@ def classes(runs: Mapping[str, Runs], beside: Collection[Mapping[str, Runs]] = (
     return drawn(
         fig,
         "fig-classes",
-        f"Preset {pairs[0].b[0].preset}: accuracy on the test images of each class, "
+        f"Preset {pairs[0].b[0].preset}: test accuracy by class, "
         f"{listed(the(pair.b) for pair in pairs)} minus {the(pairs[0].a)}, with 95 % intervals ({intervals}).{few}",
         f"Dot plot of {len(shown)} classes, from {least} to {greatest}.",
     )
