@@ -90,7 +90,7 @@ def confusion(*of: Runs) -> Figure:
     wide = min(PANEL if len(of) > 1 else WIDTH, 0.95 + 0.15 * len(classes))
     with styled(axes_grid=False):
         for runs in of:
-            fig, axis = plt.subplots(figsize=(wide, wide - 0.3 * (len(of) > 1)))
+            fig, axis = plt.subplots(figsize=(wide, wide))
             _matrix(axis, runs, 72 * (wide - 0.8) / len(classes))
             axis.set(xlabel="predicted class", ylabel="true class", title=_title(runs) if len(of) > 1 else "")
             drawings.append(fig)
