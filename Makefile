@@ -99,7 +99,7 @@ MADE := $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.js
 
 # Two at once, unless -j says otherwise: results.json is written while the pages are set.
 report: $(READY)  ## HTML, PDF and results.json of PROFILE
-	@+$(MAKE) -s --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j2) $(MADE)
+	@+$(MAKE) -s --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j2) $(MADE)
 	@echo "up to date: $(MADE)"
 
 LIB := $(wildcard report_lib/*.py report_lib/*/*.py)
