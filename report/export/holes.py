@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 MARK = "\n//\ufdd2\n"
 FLOATS = re.compile(r"\A\s*#(?:figure|tabbed)\(")
 FIXED = re.compile(r"\A\s*(?:=|#heading\(|#printing\(|#figure\(|#tabbed\()")
-HEADING = re.compile(r"\A\s*(?:=|#heading\()")
 PPI = 24  # of the pages that are looked at for holes
 FOOT = 842 - 46  # points from the top of a page at which its text ends
 TOP = 104  # points from the top of a page within which stands what was moved there, a heading above it or none
@@ -39,15 +38,16 @@ def left_by(pages: list[bytes], places: list[tuple[str, int, float]]) -> dict[st
 
 def moves(source: str, label: str) -> Iterator[str]:
     """The source with the text after a figure set before it, and with the figure before the text that it follows; no
-    figure before another, none into another section, but for those of the third level, and none right below a
-    heading, above the text that speaks of it."""
+    figure before another, and none into another section, but for those of the third level, whose heading and first
+    paragraph are one block from then on."""
     blocks = source.split(MARK)
     at = next((n for n, block in enumerate(blocks) if f"<{label}>" in block and FLOATS.search(block)), 0)
     after = next((n for n in range(at, len(blocks)) if not FLOATS.search(blocks[n])), at)
     end = after + 1 + blocks[after].lstrip().startswith("===")
     if at < after and _moveable(blocks[end - 1 : end]):
-        yield MARK.join([*blocks[:at], *blocks[after:end], *blocks[at:after], *blocks[end:]])
-    if at > 1 and _moveable(blocks[at - 1 : at]) and not HEADING.search(blocks[at - 2]):
+        passes = "\n\n".join(blocks[after:end])
+        yield MARK.join([*blocks[:at], passes, *blocks[at:after], *blocks[end:]])
+    if at and _moveable(blocks[at - 1 : at]):
         yield MARK.join([*blocks[: at - 1], blocks[at], blocks[at - 1], *blocks[at + 1 :]])
 
 
