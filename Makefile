@@ -44,7 +44,7 @@ endif
 # --- parameters: what was typed after make, as it was typed ---
 
 # report_lib declares them (`python -m report_lib study --table`); these are make's own.
-OWN   := OUT WITH LAUNCHER LAB BUDGET KEEP RECORD PYTHON READY NOTEBOOKS
+OWN   := OUT WITH LAUNCHER LAB BUDGET KEEP RECORD PYTHON READY NOTEBOOKS PLANNED FINISHED
 TYPED := $(filter-out $(OWN),$(foreach v,$(filter-out -%,$(.VARIABLES)),$(if $(filter command line,$(origin $v)),$v)))
 # A $ in a value is a $: make would take it for a variable of its own.
 $(foreach v,$(TYPED),$(eval override $v := $$(value $v)))
@@ -97,25 +97,29 @@ help:  ## this list
 
 MADE := $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.json
 
-# Two at once, unless -j says otherwise: results.json is written while the pages are set.
-report: $(READY)  ## HTML, PDF and results.json of PROFILE
-	@+$(MAKE) -s --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j2) $(MADE)
+# Two at once, unless -j says otherwise: results.json is written while the analysis is executed. What the training
+# notebooks would train is looked up when they are to be executed; if that is nothing, all are executed at once.
+again = $(MAKE) -s --no-print-directory PLANNED=yes
+report: $(DIR)/parameters.yaml  ## HTML, PDF and results.json of PROFILE
+	@+$(again) -q $(TRAINING:%=$(DIR)/%.ipynb) 2>/dev/null || $(again) --what-if=$< $(WORK)/missing && \
+	if test -f $(WORK)/missing && ! test -s $(WORK)/missing; then finished=yes jobs=$(words $(EVERY)); else finished= jobs=2; fi && \
+	$(again) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$$jobs) $(MADE) FINISHED=$$finished
 	@echo "up to date: $(MADE)"
 
 LIB := $(wildcard report_lib/*.py report_lib/*/*.py)
 
 # Written anew only when it says something new, so that a changed variable re-executes and an unchanged one doesn't.
-$(DIR)/parameters.yaml: FORCE | $(READY)
+$(DIR)/parameters.yaml: $(if $(PLANNED),,FORCE) | $(READY)
 	@"$(PYTHON)" -c 'import importlib.util as u; raise SystemExit(not all(map(u.find_spec, "torch yaml papermill typst".split())))' \
 	  || { echo "error: the active environment $(ACTIVE) lacks packages; run" \
 	       "'python -m pip install -r requirements.lock' in it, or deactivate it" >&2; exit 2; }
 	@"$(PYTHON)" -m report_lib study --make "$(TYPED)" --output $@
 
-# Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts.
-$(WORK)/prepared: $(DIR)/parameters.yaml $(wildcard report_lib/data/*.py report_lib/models/*.py report_lib/config/*.py)
+# Images decoded, weights checked: what is wrong with them is said in one sentence before any notebook starts. The file
+# names the runs that were missing then.
+$(WORK)/missing: $(DIR)/parameters.yaml $(wildcard report_lib/data/*.py report_lib/models/*.py report_lib/config/*.py)
 	@mkdir -p $(WORK)
-	@"$(PYTHON)" -m report_lib study $< --prepare
-	@touch $@
+	@aside=$@.$$$$; "$(PYTHON)" -m report_lib study $< --prepare > $$aside && mv $$aside $@ || { rm -f $$aside; exit 2; }
 
 # papermill leaves an output file even when a cell fails, so it writes aside, where no other make does, and with nobody's
 # personal settings. Of its messages awk shows the progress bars; the others are for the log.
@@ -125,7 +129,7 @@ define execute
 	unset JPY_SESSION_NAME; \
 	"$(PYTHON)" -m export.inline notebooks/$*.ipynb $$source 2>$$log && \
 	$(1) "$(PYTHON)" -m export.isolated "$(PYTHON)" -m papermill $$source $$aside -p profile $(DIR)/parameters.yaml \
-	    --cwd notebooks -k python3 --no-progress-bar --log-output 2>&1 \
+	    --cwd notebooks -k python3 --no-progress-bar --no-request-save-on-cell-execute --log-output 2>&1 \
 	  | tee -a $$log \
 	  | awk '/%\|/ {printf "\r%s", $$0; fflush(); bar = 1} END {if (bar) printf "\n"}' \
 	  && rm -f $$failed $$source && mv $$aside $@ \
@@ -135,10 +139,11 @@ define execute
 	       test ! -f $$failed || echo "       as far as it came: $$failed; all messages: $$log" >&2; exit 1; }
 endef
 
-$(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/prepared $(LIB)
+$(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/missing $(LIB)
 	$(call execute,$(LAUNCHER))
 
-$(patsubst %,$(DIR)/%.ipynb,$(filter-out $(TRAINING),$(EVERY))): $(DIR)/%.ipynb: notebooks/%.ipynb $(TRAINING:%=$(DIR)/%.ipynb)
+$(patsubst %,$(DIR)/%.ipynb,$(filter-out $(TRAINING),$(EVERY))): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/missing $(LIB) \
+    $(if $(FINISHED),,$(TRAINING:%=$(DIR)/%.ipynb))
 	$(call execute,)
 
 # What these read beside the runs.
@@ -146,7 +151,7 @@ $(DIR)/03_analysis.ipynb: $(wildcard report/tuning/*.yaml) report/published.yaml
 $(DIR)/05_speed.ipynb: $(wildcard report/bench/*.json)
 
 # Their times are compared, so with make -j, too, those that train share no machine; with a launcher each has its own.
-ifeq ($(LAUNCHER),)
+ifeq ($(LAUNCHER)$(FINISHED),)
 previous :=
 $(foreach n,$(TRAINING),$(if $(previous),$(eval $(DIR)/$n.ipynb: | $(DIR)/$(previous).ipynb))$(eval previous := $n))
 endif
@@ -166,7 +171,7 @@ $(WORK)/parts: FORCE
 	@mkdir -p $(WORK); { echo "$(EVERY)"; find -L notebooks -type f $(foreach e,png jpg jpeg gif webp svg bmp,-iname '*.$e' -o) -false \
 	  | LC_ALL=C sort | tr '\n' '\0' | xargs -0 cksum; } > $@.$$$$ 2>/dev/null; cmp -s $@.$$$$ $@ && rm $@.$$$$ || mv $@.$$$$ $@
 
-$(DIR)/results.json: $(DIR)/parameters.yaml $(NOTEBOOKS:%=$(DIR)/%.ipynb)
+$(DIR)/results.json: $(DIR)/parameters.yaml $(LIB) $(wildcard report/tuning/*.yaml) report/published.yaml $(TRAINING:%=$(DIR)/%.ipynb)
 	@"$(PYTHON)" -m report_lib results $< --published report/published.yaml --searches $(wildcard report/tuning/*.yaml) --output $@
 
 # --- the runs alone, a job each: what a cluster is for ---
@@ -174,7 +179,7 @@ $(DIR)/results.json: $(DIR)/parameters.yaml $(NOTEBOOKS:%=$(DIR)/%.ipynb)
 # One run of the study becomes one target, so that make -j keeps that many jobs in flight. What the store has is not
 # trained again; afterwards, make report trains nothing. The last look is at the store itself, since a launcher may call
 # a job done whose node has died. A make that is killed must not leave half of the list, so it is written aside.
-$(WORK)/runs.mk: FORCE $(WORK)/prepared
+$(WORK)/runs.mk: FORCE $(WORK)/missing
 	@aside=$@.$$$$; "$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml | awk '$$2 == "missing" && !seen[$$3]++ { \
 	  printf "all: %d\n.PHONY: %d\n%d:\n\t@$$(LAUNCHER) \"$$(PYTHON)\" -m report_lib run --study $(DIR)/parameters.yaml --index %d\n", \
 	  $$1, $$1, $$1, $$1} END {print "all:"}' > $$aside && mv $$aside $@ || { rm -f $$aside; exit 2; }

@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("file", type=Path, nargs="?", help="its parameters; else those of a profile and the options")
     study.add_argument("--output", type=Path, metavar="FILE", help="write the validated parameters")
     study.add_argument("--make", metavar="NAMES", help="make's variables, whose values are in the environment")
-    study.add_argument("--prepare", action="store_true", help="fill the image cache, check data and weights")
+    study.add_argument("--prepare", action="store_true", help="fill the image cache, check all, list what is missing")
     study.add_argument("--complete", action="store_true", help="say whether the store has every run")
     study.add_argument("--heading", action="store_true", help="print what its report is called, for `python -m export`")
     study.add_argument("--table", action="store_true", help="print every parameter there is")
@@ -204,7 +204,8 @@ def heading(settings: dict) -> list[str]:
 
 
 def prepare(settings: dict) -> None:
-    """Decodes the images and checks data and weights, so that what is wrong is said before anything long begins."""
+    """Decodes the images and checks data and weights, so that what is wrong is said before anything long begins; prints
+    the runs that the store lacks."""
     from report_lib import data, models
     from report_lib.runs import Study
 
@@ -225,7 +226,9 @@ def prepare(settings: dict) -> None:
         names = f"{images.classes[few[0]]!r}" + f" and {len(few) - 1:,} other classes" * (len(few) > 1)
         least = int(0.5 / planned[0].val_fraction) + 1
         print(f"no image of {names} validates: a class needs {least} training images for that", file=sys.stderr)
-    print(Study(settings, images.fingerprint, weights.sha256).disk_needed(images, weights))
+    study = Study(settings, images.fingerprint, weights.sha256)
+    print(study.disk_needed(images, weights), file=sys.stderr)
+    print("".join(f"{name}\n" for name in dict.fromkeys(study.missing())), end="")
 
 
 def do_verify(options: argparse.Namespace) -> int:

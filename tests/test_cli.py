@@ -242,8 +242,9 @@ def test_the_runs_of_a_study_are_listed_and_run_by_number(parameters_file, tmp_p
 
 def test_a_study_is_prepared_before_anything_long_begins(parameters_file, tmp_path, capsys):
     assert main(["study", str(parameters_file), "--prepare"]) == 0
-    text = capsys.readouterr().out
+    names, text = capsys.readouterr()
     assert "8 runs, 0 of them finished; the others take about" in text and str(tmp_path / "a b $c") in text
+    assert names.split() == runs.Study.load(str(parameters_file)).missing()
     assert list((tmp_path / "cache").iterdir()), "the images are decoded"
     assert main(["study", str(parameters_file), "--prepare", "--batch-size", "5000"]) == 2
     assert "batch_size is 5000; allowed is at most the" in capsys.readouterr().err
@@ -258,14 +259,16 @@ def test_a_store_that_has_every_run_need_not_be_written(parameters_file, monkeyp
     assert "where nothing can be written" in capsys.readouterr().err
     monkeypatch.setattr(runs.Study, "missing", lambda study: [])
     assert main(["study", str(parameters_file), "--prepare"]) == 0
-    assert "nothing is left to train" in capsys.readouterr().out
+    names, text = capsys.readouterr()
+    assert "nothing is left to train" in text and names == ""
 
 
 def test_a_run_that_two_parts_of_a_study_ask_for_counts_once(parameters_file, capsys):
     assert main(["study", str(parameters_file), "--per-class", "5", "--budgets", "5", "--prepare"]) == 0
     configs = [c for _, c in runs.Study.load(str(parameters_file), per_class=5, budgets=(5,)).configs()]
     assert len(set(configs)) < len(configs)
-    assert f"{len(set(configs))} runs, 0 of them finished" in capsys.readouterr().out
+    names, text = capsys.readouterr()
+    assert f"{len(set(configs))} runs, 0 of them finished" in text and len(names.split()) == len(set(configs))
 
 
 def test_what_is_not_run_and_what_validates_nothing_is_said(tree, tmp_path, capsys):

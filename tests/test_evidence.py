@@ -387,16 +387,20 @@ def test_no_folder_of_a_machine_is_published(study):
     assert report_numbers(again)["provenance"]["command"] == published
 
 
-def test_defects_and_budgets_have_one_row_of_provenance_each(study):
+def test_runs_of_the_same_seeds_and_commit_share_a_row_of_provenance_and_all_are_counted(study):
     made = study(better, presets="corrected", seeds="0,1", budgets="10,50", defects="full_finetune")
     rows = {(row[0], row[1]): row[2] for row in tables.provenance(made).rows}
     defects = sum(map(len, made.side("full_finetune", "defect").values()))
     budgets = sum(map(len, made.side("linear_probe", "budget").values()))
     assert rows == {
-        ("linear probe", "corrected"): "2", ("linear probe", "budgets 10, 50"): str(budgets),
-        ("full fine-tuning", "corrected"): "2", ("full fine-tuning", "defects"): str(defects),
-        ("full fine-tuning", "budgets 10, 50"): str(budgets),
-    }  # fmt: skip
+        ("linear probe", f"corrected (2), budgets 10, 50 ({budgets})"): str(2 + budgets),
+        ("full fine-tuning", f"corrected (2), defects ({defects}), budgets 10, 50 ({budgets})"): str(
+            2 + defects + budgets
+        ),
+    }
+    rewrite(made.runs("linear_probe", "corrected")[0], '"commit": "', '"commit": "f00')
+    apart = [row for row in tables.provenance(made_up.again(made)).rows if row[0] == "linear probe"]
+    assert [row[1] for row in apart] == ["corrected (2)", f"budgets 10, 50 ({budgets})"], apart
 
 
 def test_results_hold_every_preset_defect_and_budget(study):

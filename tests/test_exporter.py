@@ -362,9 +362,9 @@ def test_of_the_next_subsection_a_heading_and_its_first_paragraph_fill_the_page(
     assert not [*holes.moves(holes.MARK.join([*blocks[:3], "#figure([y])"]), "fig-one")]
 
 
-def tabbed(*sizes):
-    """A cell with a tab for each drawing of (width, height) points."""
-    drawings = [SVG.replace('width="20pt" height="10pt"', f'width="{w}pt" height="{h}pt"') for w, h in sizes]
+def tabbed(*sizes, each=1):
+    """A cell with a tab for each (width, height) in points, with so many drawings of that size in each."""
+    drawings = [SVG.replace('width="20pt" height="10pt"', f'width="{w}pt" height="{h}pt"') * each for w, h in sizes]
     return cell(*(
         part("figure", label=f"fig-{n}", caption=f"Of {n}.", alt="A line.", svg=svg, group="g", tab=f"tab {n}")
         for n, svg in enumerate(drawings)))  # fmt: skip
@@ -378,6 +378,17 @@ def test_figures_of_tabs_stand_in_a_row_of_the_pdf_where_they_fit():
     assert typeset.compiled(row, False)[0].startswith(b"%PDF")
     for apart in ([(391, 150)] * 3, [(180, 900)] * 3, [(180, 150)]):  # small type, taller than a page, one alone
         assert "#tabbed" not in typst_of(notebook(new_markdown_cell("# T"), tabbed(*apart)))
+
+
+@pytest.mark.parametrize(("each", "across", "beside"), [(2, 3, 1), (3, 1, 3), (4, 3, 1)])
+def test_tabs_whose_drawings_would_fill_half_a_page_have_a_row_each(each, across, beside):
+    """Two below each other stand in columns; three are too high for that; four are too wide for a row."""
+    typeset = pdf.Pdf(
+        assemble.assemble(tidied(notebook(new_markdown_cell("# T"), tabbed(*[(176, 170)] * 3, each=each))), Journal())
+    )
+    rows = typeset.source(metadata.load())
+    assert rows.count(f"#tabbed({across}, [") == 1 and rows.count(f"grid(columns: {beside},") == 3
+    assert typeset.compiled(rows, False)[0].startswith(b"%PDF")
 
 
 def test_drawings_of_one_figure_stand_beside_each_other_and_share_no_id():

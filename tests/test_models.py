@@ -92,8 +92,10 @@ def test_one_pixel_less_is_too_small_for_the_network_or_for_its_declaration(buil
     size = NETWORKS[network].smallest
     with pytest.raises(InputError, match=f"image_size is {size - 1}; allowed are whole numbers from {size}"):
         Config(network=network, weights="none", image_size=size - 1)
-    rows = models.summary(net, size)
-    assert len(rows) == len(models.stages(net))  # each layer leaves something
+    rows, stages = models.summary(net, size), models.stages(net)
+    assert sum(len(kinds.split(", ")) for kinds in rows["kind"]) == len(stages)  # each layer leaves something
+    assert {name for name, part in stages if list(part.parameters())} <= set(rows.index) <= dict(stages).keys()
+    assert max(map(len, rows["kind"])) <= 50  # which pandas shows whole
 
 
 def test_the_summary_adds_up(built):

@@ -24,7 +24,8 @@ SIGN = 0.52  # of the size of a letter is its width, on average
 SIZE = 9.0  # points of a table's type
 SMALLEST = 4.5  # points of type that can be read
 SMALLER = 0.78  # of its usual size in print has a drawing at least, where others stand beside it
-ACROSS, BESIDE, TALLEST = 3, 11.0, 620.0  # figures that the page has as tabs in one row; points between; of such a row
+ACROSS, BESIDE = 3, 11.0  # figures that the page has as tabs in one row; points between
+HALF, TALLEST = 330.0, 620.0  # points that such a row is high, best and at most
 INKS = {"red": "#a80000", "green": "#0a5c1a", "yellow": "#6d5000", "blue": "#0b47a1", "magenta": "#8a1a85",
         "cyan": "#005a66"}  # fmt: skip
 SPLIT = 7.0  # points of type of a table that is set in parts
@@ -109,16 +110,22 @@ class Pdf(Renderer):
         return self._figure(block, self._drawings(block, LINE)[0])
 
     def _beside(self, run: list[Block]) -> list[Node]:
-        """Figures that the page has as tabs, in rows of up to three; nothing where they are none, or too wide."""
+        """Figures that the page has as tabs, in rows of up to three; those whose drawings would stand there below each
+        other over half a page, in a row each. Nothing where they are none, or too wide."""
         figures = [block for block in run if block.kind == "figure"]
         if len(figures) < 2 or any(
             block.kind != "code" or block.content["shown"] for block in run if block not in figures
         ):
             return []
-        across = min(len(figures), ACROSS)
-        room = (ROOM - (across - 1) * BESIDE) / across
-        made = [self._drawings(block, room) for block in figures]
-        if any(scale < SMALLER or height > TALLEST for _, scale, height in made):
+        most = min(len(figures), ACROSS)
+        ways = [(most, HALF), (most, TALLEST)]
+        if all(len(several(block.content["svg"])) > 1 for block in figures):
+            ways.insert(1, (1, HALF))
+        for across, tallest in ways:
+            made = [self._drawings(block, (ROOM - (across - 1) * BESIDE) / across) for block in figures]
+            if all(scale >= SMALLER and height <= tallest for _, scale, height in made):
+                break
+        else:
             return []
         opened = [self.raw(f"#tabbed({across}, [")] + [self.raw("], [")] * (len(figures) - 1)
         columns = [self._figure(block, shown) for block, (shown, *_) in zip(figures, made, strict=True)]

@@ -15,21 +15,25 @@ MOST_LAYERS = 20  # that can be told apart in one figure
 
 
 def summary(net: nn.Module, image_size: int) -> pd.DataFrame:
-    """`net` layer by layer: name, kind, shape of what comes out for one picture, parameters, how many are trained; all
-    of it text, to be read."""
-    rows, batch = [], torch.empty(1, 3, image_size, image_size, device="meta")
+    """`net` layer by layer: name, kinds, shape of what comes out for one picture, parameters, how many are trained; all
+    of it text, to be read. What has no parameters, such as a ReLU, stands with the layer that it follows, up to three
+    kinds to a row, which a reader of the notebook sees whole."""
+    rows: list[dict] = []
+    batch = torch.empty(1, 3, image_size, image_size, device="meta")
     for name, part in stages(net):
         batch = copy.deepcopy(part).to("meta").eval()(batch)
         parameters = list(part.parameters())
-        trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        shape = " × ".join(map(str, batch.shape[1:]))
-        count = sum(parameter.numel() for parameter in parameters)
-        rows.append((name, type(part).__name__, shape, f"{count:,}", f"{trained:,}"))
-    return (
-        pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters", "trained"])
-        .set_index("layer")
-        .rename_axis(None)
-    )
+        if parameters or not rows or len(rows[-1]["kind"]) == 3:
+            rows.append({"layer": name, "kind": [], "parameters": 0, "trained": 0})
+        rows[-1]["kind"].append(type(part).__name__)
+        rows[-1]["output"] = " × ".join(map(str, batch.shape[1:]))
+        rows[-1]["parameters"] += sum(parameter.numel() for parameter in parameters)
+        rows[-1]["trained"] += sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    table = pd.DataFrame(rows).set_index("layer").rename_axis(None)
+    table["kind"] = table["kind"].map(", ".join)
+    for column in ("parameters", "trained"):
+        table[column] = table[column].map("{:,}".format)
+    return table[["kind", "output", "parameters", "trained"]]
 
 
 def flops(net: nn.Module, image_size: int) -> tuple[int, int]:

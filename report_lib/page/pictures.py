@@ -17,16 +17,17 @@ from report_lib.page.style import WIDTH, drawn, short_names, shorten, styled
 from report_lib.runs import Run, Runs
 
 
-def samples(images: Images, per_class: int = 4) -> Figure:
+def samples(images: Images, per_class: int = 2) -> Figure:
     """The first training images of up to ten classes."""
     pictures, labels, names = np.asarray(images.train), np.asarray(images.train_labels), images.classes
     shown = range(min(len(names), 10))
     titles = short_names(names, 18, 2)
     across, wide = min(len(shown), 5), int(np.ceil(per_class**0.5))
-    lines, side = -(-len(shown) // across), WIDTH / 5
+    lines, deep, side = -(-len(shown) // across), -(-per_class // wide), WIDTH / 5
     height, width = pictures.shape[1:3]
     with styled():
-        fig, axes = plt.subplots(lines, across, figsize=(side * across, (side + 0.25) * lines), squeeze=False)
+        size = side * across, (side * deep / wide + 0.25) * lines
+        fig, axes = plt.subplots(lines, across, figsize=size, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
         for label, axis in zip(shown, axes.flat, strict=False):
@@ -35,7 +36,7 @@ def samples(images: Images, per_class: int = 4) -> Figure:
                 row, column = divmod(place, wide)
                 extent = (column * width, (column + 0.96) * width, -(row + 0.96) * height, -row * height)
                 axis.imshow(pictures[index], extent=extent)
-            axis.set(xlim=(0, wide * width), ylim=(-wide * height, 0))
+            axis.set(xlim=(0, wide * width), ylim=(-deep * height, 0))
     which = "classes" if len(shown) == len(names) else f"first {len(shown)} of {len(names)} classes"
     return drawn(
         fig,
@@ -145,7 +146,7 @@ def _judged(run: Run, chosen: np.ndarray, images: Images) -> list[Shown]:
 def _gallery(label: str, caption: str, rows: Sequence[tuple[str, Sequence[Shown]]]) -> Figure:
     """Pictures in rows, each row with its name at the left."""
     across = max((len(shown) for _, shown in rows), default=1) or 1
-    height = max(1, len(rows)) * (WIDTH / max(across, 6) + 0.5)
+    height = max(1, len(rows)) * (WIDTH / max(across, 7) + 0.56)
     with styled(axes_grid=False):
         fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, height), squeeze=False)
         for axis in axes.flat:

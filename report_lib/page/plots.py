@@ -38,7 +38,7 @@ def _label(kind: str, runs: Runs) -> str:
 
 def _over_epochs(title: str) -> tuple[Drawing, plt.Axes]:
     """A drawing of what changes from epoch to epoch."""
-    fig, axis = plt.subplots(figsize=(PANEL, 1.75))
+    fig, axis = plt.subplots(figsize=(PANEL, 1.6))
     axis.set(title=title, xlabel="epoch")
     axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     return fig, axis
@@ -226,7 +226,7 @@ def budgets(study: Study) -> Figure | None:
         return None
     names, gains, every = list(study.approaches), [], [accuracy(r) for _, runs in curve for r in runs.values()]
     with styled():
-        fig, axis = plt.subplots(figsize=(WIDTH, 2.6))
+        fig, axis = plt.subplots(figsize=(WIDTH, 2.2))
         ends: dict[str, tuple[float, str]] = {}
         for name in names:
             look, dodge = APPROACHES[name], 1 + 0.08 * (names.index(name) - (len(names) - 1) / 2)
@@ -265,7 +265,7 @@ def reliability(runs: Mapping[str, Runs]) -> Figure | None:
     if None in calibrations.values():
         return None
     with styled():
-        drawings, axes = zip(*(plt.subplots(figsize=(2.3, 1.9)) for _ in range(2)), strict=True)
+        drawings, axes = zip(*(plt.subplots(figsize=(2.3, 1.7)) for _ in range(2)), strict=True)
         for scaled, axis in enumerate(axes):
             axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
             for approach, r in runs.items():
@@ -302,7 +302,7 @@ def classes(runs: Mapping[str, Runs], beside: Collection[Mapping[str, Runs]] = (
     with styled():
         longest = max(len(labels[label]) for label in shown)
         named = 0.17 * len(pairs) * (len(pairs) > 1)  # inches of a legend
-        fig, axis = plt.subplots(figsize=(min(WIDTH, 1.9 + 0.065 * longest), 0.65 + named + 0.145 * len(shown)))
+        fig, axis = plt.subplots(figsize=(min(WIDTH, 1.9 + 0.065 * longest), 0.65 + named + 0.135 * len(shown)))
         axis.axvline(0, color="#888888", linewidth=0.8)
         for offset, pair in zip(np.linspace(-0.12, 0.12, len(pairs)) * (len(pairs) > 1), pairs, strict=True):
             look, chosen = APPROACHES[pair.b[0].approach], [pair.classes[label] for label in shown]

@@ -252,7 +252,7 @@ def _figures(value: float) -> str:
 
 
 def provenance(study: Study) -> Table:
-    """Where all runs came from: a row for each preset of an approach, and for all else of a kind."""
+    """Where all runs came from: a row for the runs of an approach that share their seeds, commit and device."""
     rows, devices = [], {measures.device_of((run,)) for run in study.all_runs}
     several = len(devices) > 1
     for approach in study.approaches:
@@ -260,21 +260,27 @@ def provenance(study: Study) -> Table:
         labels = ", ".join(map(str, study.side(approach, "budget")))
         names = {"defect": "defects", "step": "ladder", "control": "controls", "budget": f"budgets {labels}"}
         grouped |= {name: sum(study.side(approach, kind).values(), ()) for kind, name in names.items()}
+        alike: dict[tuple, dict[str, Runs]] = {}
         for name, runs in grouped.items():
-            if not runs:
-                continue
             origins = [run.info["provenance"] for run in runs]
             commits = dict.fromkeys((o["commit"] or "no repository")[:12] + _changes(o) for o in origins)
+            seeds = sorted({run.seed for run in runs})
+            if runs:
+                row = (tuple(seeds), ", ".join(commits), measures.device_of(runs))
+                alike.setdefault(row, {})[name] = runs
+        for (seeds, commit, device), members in alike.items():
+            every = sum(members.values(), ())
+            whole = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
             rows.append(
                 {
                     "approach": APPROACHES[approach].name,
-                    "preset": name,
-                    "runs": str(len(runs)),
-                    "seeds": ", ".join(map(str, sorted({run.seed for run in runs}))),
-                    "commit": ", ".join(commits),
+                    "presets and others (runs)": ", ".join(f"{name} ({len(runs)})" for name, runs in members.items()),
+                    "runs": str(len(every)),
+                    "seeds": f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds)),
+                    "commit": commit,
                 }
-                | ({"device": measures.device_of(runs)} if several else {})
-                | {"finished (UTC)": max(o["finished"] for o in origins)[:16]}
+                | ({"device": device} if several else {})
+                | {"finished (UTC)": max(run.info["provenance"]["finished"] for run in every)[:16]}
             )
     return table(  # type: ignore[return-value]
         "tab-provenance",
