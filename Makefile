@@ -139,11 +139,12 @@ define execute
 	       test ! -f $$failed || echo "       as far as it came: $$failed; all messages: $$log" >&2; exit 1; }
 endef
 
-$(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/missing $(LIB)
+# What was missing is looked up anew after a kill, too, which makes no finished notebook old.
+$(TRAINING:%=$(DIR)/%.ipynb): $(DIR)/%.ipynb: notebooks/%.ipynb $(DIR)/parameters.yaml $(LIB) | $(WORK)/missing
 	$(call execute,$(LAUNCHER))
 
-$(patsubst %,$(DIR)/%.ipynb,$(filter-out $(TRAINING),$(EVERY))): $(DIR)/%.ipynb: notebooks/%.ipynb $(WORK)/missing $(LIB) \
-    $(if $(FINISHED),,$(TRAINING:%=$(DIR)/%.ipynb))
+$(patsubst %,$(DIR)/%.ipynb,$(filter-out $(TRAINING),$(EVERY))): $(DIR)/%.ipynb: notebooks/%.ipynb $(DIR)/parameters.yaml $(LIB) \
+    $(if $(FINISHED),,$(TRAINING:%=$(DIR)/%.ipynb)) | $(WORK)/missing
 	$(call execute,)
 
 # What these read beside the runs.

@@ -1,6 +1,6 @@
 """What tests run in children that they kill: a run of a config, in a process that is quick to start.
 
-Children are forks of a server that has imported torch, but has run nothing and has no threads.
+Children are forks of a server that has imported torch and torchvision, but has run nothing and has no threads.
 A fork of the tests' own process could inherit a lock that a thread holds, and wait for it for ever.
 """
 
@@ -16,7 +16,7 @@ from report_lib.runs import train as runner
 from report_lib.training import checkpoints, loop
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["report_lib.runs"])
+SERVER.set_forkserver_preload(["report_lib.runs", "torchvision"])
 
 
 def start(job, *arguments, stderr=os.devnull):

@@ -44,10 +44,10 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
     afterwards is right, and make goes on from it."""
     first, out = project.folder / "report" / "demo", tmp_path / "out"
     names = ("report.html", "report.pdf", "report.png", "results.json")
-    rng = random.Random(0)
-    stages = [f"{name}.[0-9]*.ipynb" for name in ("01_linear_probe", "02_full_finetune", "03_analysis")]
+    rng, finished = random.Random(0), {}
+    stages = [f"{name}.source.*.ipynb" for name in ("01_linear_probe", "02_full_finetune", "03_analysis")]
     for stage in [*stages, "03_analysis.ipynb", None, None, None]:  # the last one: while the report is rendered
-        child = project.start("report", *LEAST, f"OUT={out}")
+        child = project.start("report", *LEAST, f"OUT={out}", *["-j1"] * bool(stage))
         if stage is not None:
             kill_at(child, out / "demo" / (".work" if "*" in stage else ""), stage)
         else:
@@ -56,6 +56,8 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
             with contextlib.suppress(ProcessLookupError):  # it had finished
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+        for path in (out / "demo").glob("0*.ipynb"):  # is never executed again
+            assert path.stat().st_mtime_ns == finished.setdefault(path.name, path.stat().st_mtime_ns)
         for name in names:
             if (out / "demo" / name).exists():
                 assert (out / "demo" / name).read_bytes() == (first / name).read_bytes()

@@ -46,6 +46,19 @@ def copied(tmp_path_factory):
     return Project(tmp_path_factory.mktemp("nbval") / "project", "tests")
 
 
+@pytest.fixture(scope="module")
+def presented(copied):
+    """The executed notebooks up to their conclusions; what follows trains other runs and shows only their number."""
+    folder = copied.folder / "tests" / "presented"
+    folder.mkdir()
+    for name in ("01_linear_probe", "02_full_finetune"):
+        notebook = nbformat.read(copied.folder / "tests" / "executed" / f"{name}.ipynb", 4)
+        end = next(at for at, cell in enumerate(notebook.cells) if "study.train_all" in cell.source)
+        notebook.cells = notebook.cells[:end]
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    return "KEPT=tests/presented/{}.ipynb"
+
+
 @pytest.mark.long
 def test_all_results_come_out_again(copied):
     code, output = copied.make("nbval")
@@ -54,10 +67,10 @@ def test_all_results_come_out_again(copied):
 
 @pytest.mark.long
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors have no AVX2")
-def test_a_processor_of_fewer_instructions_gives_the_same_results(copied):
+def test_a_processor_of_fewer_instructions_gives_the_same_results(copied, presented):
     """Without AVX-512, in torch without AVX2, and on one thread: rounding differs in every sum."""
     fewer = {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    code, output = copied.make("nbval", "KEPT=tests/executed/02_full_finetune.ipynb", **fewer)
+    code, output = copied.make("nbval", presented.format("02_full_finetune"), **fewer)
     assert code == 0 and " passed" in output, output[-3000:]
 
 
@@ -95,17 +108,6 @@ def test_every_fault_still_has_its_place():
         assert (PROJECT / file).read_text().count(old) == 1 and old != new, fault
 
 
-@pytest.fixture(scope="module")
-def presented(copied):
-    """The first executed notebook up to its conclusion, where each fault has shown; what follows only trains more."""
-    notebook = nbformat.read(copied.folder / "tests" / "executed" / "01_linear_probe.ipynb", 4)
-    end = next(at for at, cell in enumerate(notebook.cells) if "study.train_all" in cell.source)
-    notebook.cells = notebook.cells[:end]
-    (copied.folder / "tests" / "presented").mkdir()
-    nbformat.write(notebook, copied.folder / "tests" / "presented" / "01_linear_probe.ipynb")
-    return "KEPT=tests/presented/01_linear_probe.ipynb"
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_does_not_pass(copied, presented, fault):
@@ -114,7 +116,7 @@ def test_a_planted_fault_does_not_pass(copied, presented, fault):
     right = path.read_text()
     path.write_text(right.replace(old, new))
     try:
-        code, output = copied.make("nbval", presented)
+        code, output = copied.make("nbval", presented.format("01_linear_probe"))
     finally:
         path.write_text(right)
     assert code != 0 and "Cell outputs differ" in output and "Error" not in output.split("Traceback:")[0], output[
