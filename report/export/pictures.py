@@ -12,7 +12,7 @@ from pathlib import Path
 from . import drawing
 from .origin import ExportError
 
-LINE = 340.0  # points of a line of the PDF
+LINE = 334.5  # points of a line of the PDF
 DRAWN = LINE / 391  # of the size that it was drawn in has a drawing of ours in print: the widest fill a line
 PAGE = 600.0  # points of height that a picture may have
 KINDS = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}

@@ -146,9 +146,11 @@ def _judged(run: Run, chosen: np.ndarray, images: Images) -> list[Shown]:
 def _gallery(label: str, caption: str, rows: Sequence[tuple[str, Sequence[Shown]]]) -> Figure:
     """Pictures in rows, each row with its name at the left."""
     across = max((len(shown) for _, shown in rows), default=1) or 1
-    height = max(1, len(rows)) * (WIDTH / max(across, 7) + 0.56)
+    height = max(1, len(rows)) * (WIDTH / max(across, 7) + 0.5)
     with styled(axes_grid=False):
         fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, height), squeeze=False)
+        # What is below a picture and what is above the next stay apart.
+        fig.get_layout_engine().set(hspace=0.07)  # type: ignore[union-attr,call-arg]
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)

@@ -38,7 +38,7 @@ def _label(kind: str, runs: Runs) -> str:
 
 def _over_epochs(title: str) -> tuple[Drawing, plt.Axes]:
     """A drawing of what changes from epoch to epoch."""
-    fig, axis = plt.subplots(figsize=(PANEL, 1.6))
+    fig, axis = plt.subplots(figsize=(PANEL, 1.5))
     axis.set(title=title, xlabel="epoch")
     axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     return fig, axis
@@ -92,16 +92,16 @@ def confusion(*of: Runs) -> Figure:
         for runs in of:
             fig, axis = plt.subplots(figsize=(wide, wide))
             _matrix(axis, runs, 72 * (wide - 0.8) / len(classes))
-            axis.set(xlabel="predicted class", ylabel="true class", title=_title(runs) if len(of) > 1 else "")
+            axis.set_title(_title(runs) if len(of) > 1 else "")
             drawings.append(fig)
     commonest = {APPROACHES[runs[0].approach].name: _commonest_mistake(runs) for runs in of}
     sentence = "; ".join(f"{what} ({name})" if len(of) > 1 else what for name, what in commonest.items())
     who = f"{_title(of[0])}: share" if len(of) == 1 else f"Preset {of[0][0].preset}: share"
-    numbers = "in %, by predicted class; blank where it rounds to none" if len(classes) <= FEW else "by predicted class"
+    numbers = "in %, blank where it rounds to none" if len(classes) <= FEW else "dark where it is large"
     return drawn(
         drawings,
         _label("confusion", of[0]) if len(of) == 1 else "fig-confusion",
-        f"{who} of each true class, {numbers}. The commonest mistake: {sentence}.",
+        f"{who} of each true class (rows) by predicted class (columns), {numbers}. The commonest mistake: {sentence}.",
         f"Confusion matrix of {len(classes)} classes. The commonest mistake: {sentence}.",
     )
 
