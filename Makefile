@@ -98,11 +98,11 @@ help:  ## this list
 MADE := $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png $(DIR)/results.json
 
 # Two at once, unless -j says otherwise: results.json is written while the analysis is executed. What the training
-# notebooks would train is looked up when they are to be executed; if that is nothing, all are executed at once.
+# notebooks would train is looked up when they are to be executed; if that is nothing, they wait for none, three at once.
 again = $(MAKE) -s --no-print-directory PLANNED=yes
 report: $(DIR)/parameters.yaml  ## HTML, PDF and results.json of PROFILE
 	@+$(again) -q $(TRAINING:%=$(DIR)/%.ipynb) 2>/dev/null || $(again) --what-if=$< $(WORK)/missing && \
-	if test -f $(WORK)/missing && ! test -s $(WORK)/missing; then finished=yes jobs=$(words $(EVERY)); else finished= jobs=2; fi && \
+	if test -f $(WORK)/missing && ! test -s $(WORK)/missing; then finished=yes jobs=3; else finished= jobs=2; fi && \
 	$(again) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$$jobs) $(MADE) FINISHED=$$finished
 	@echo "up to date: $(MADE)"
 
