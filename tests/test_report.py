@@ -73,9 +73,7 @@ def test_touching_a_notebook_executes_it_and_what_depends_on_it(project, finishe
     path = project.folder / "notebooks" / "02_full_finetune.ipynb"
     before = path.stat().st_mtime_ns
     path.touch()
-    files = [
-        f"report/demo/{name}" for name in ("report.html", "results.json")
-    ]  # make hands --old-file to no other make
+    files = ("report/demo/report.html", "report/demo/results.json")  # make hands --old-file to no other make
     code, output = project.make(
         "--dry-run", "--old-file=report/demo/parameters.yaml", *files, *QUICK, f"FINISHED={finished}"
     )
