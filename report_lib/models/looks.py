@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from report_lib.models.networks import stages
 
@@ -41,6 +40,8 @@ def flops(net: nn.Module, image_size: int) -> tuple[int, int]:
 
     The backward pass is that of the layers which need gradients, on the meta device, so nothing is computed.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # late: a quarter of a second, for triton
+
     counted = copy.deepcopy(net).to("meta").eval()
     for given, copied in zip(net.parameters(), counted.parameters(), strict=True):
         copied.requires_grad_(given.requires_grad)
