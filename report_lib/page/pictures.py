@@ -150,7 +150,7 @@ def _gallery(label: str, caption: str, rows: Sequence[tuple[str, Sequence[Shown]
     with styled(axes_grid=False):
         fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, height), squeeze=False)
         # What is below a picture and what is above the next stay apart.
-        fig.get_layout_engine().set(hspace=0.07)  # type: ignore[union-attr,call-arg]
+        fig.get_layout_engine().set(hspace=0.14)  # type: ignore[union-attr,call-arg]
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
