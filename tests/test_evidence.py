@@ -491,3 +491,21 @@ def test_the_names_at_the_ends_of_lines_never_lie_on_each_other(height, ends):
         one, other = (text.get_window_extent() for text in axis.texts)
     plt.close(fig)
     assert not one.overlaps(other)
+
+
+@pytest.mark.parametrize(("rows", "across"), [(1, 6), (2, 6), (3, 6), (2, 4), (2, 9), (2, 10)])
+@pytest.mark.parametrize(
+    ("above", "below"), [("deer", "frog\n> 99 %"), ("two lines\nof a name", "frog\n99 %"), ("deer", "")]
+)
+def test_the_words_of_a_gallery_are_whole_and_no_row_is_taken_for_the_next(rows, across, above, below, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "drawn", lambda fig, *words: drawn.append(fig))
+    shown = pictures.Shown(np.zeros((32, 32, 3), np.uint8), above, below)
+    pictures._gallery("fig-some", "Some.", [("full fine-tuning", [shown] * across)] * rows)
+    drawn[0].canvas.draw()
+    axes = np.array(drawn[0].axes).reshape(rows, across)
+    tops = [line[0].title.get_window_extent().y1 for line in axes]
+    ends = [line[0].xaxis.label.get_window_extent().y0 if below else line[0].get_window_extent().y0 for line in axes]
+    plt.close(drawn[0])
+    assert tops[0] <= drawn[0].bbox.height + 1 and ends[-1] >= -1  # pixels
+    assert all(end - top > 5 for end, top in zip(ends, tops[1:], strict=False))

@@ -146,11 +146,14 @@ def _judged(run: Run, chosen: np.ndarray, images: Images) -> list[Shown]:
 def _gallery(label: str, caption: str, rows: Sequence[tuple[str, Sequence[Shown]]]) -> Figure:
     """Pictures in rows, each row with its name at the left."""
     across = max((len(shown) for _, shown in rows), default=1) or 1
-    height = max(1, len(rows)) * (WIDTH / max(across, 7) + 0.5)
+    every = [one for _, shown in rows for one in shown]
+    lines = sum(max((text.count("\n") + 1 for text in texts if text), default=0)
+                for texts in ([one.above for one in every], [one.below for one in every]))  # fmt: skip
+    height = max(1, len(rows)) * (WIDTH / max(across, 7) + 0.17 + 0.145 * lines)  # inches
     with styled(axes_grid=False):
         fig, axes = plt.subplots(max(1, len(rows)), across, figsize=(WIDTH, height), squeeze=False)
         # What is below a picture and what is above the next stay apart.
-        fig.get_layout_engine().set(hspace=0.14)  # type: ignore[union-attr,call-arg]
+        fig.get_layout_engine().set(hspace=0.12)  # type: ignore[union-attr,call-arg]
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
@@ -162,5 +165,5 @@ def _gallery(label: str, caption: str, rows: Sequence[tuple[str, Sequence[Shown]
                 axis.imshow(one.picture)
                 axis.set_title(one.above, fontsize=8, loc="center")
                 axis.set_xlabel(one.below, fontsize=8, linespacing=1.3)
-    words = "; ".join(one.words for _, shown in rows for one in shown if one.words)
+    words = "; ".join(one.words for one in every if one.words)
     return drawn(fig, label, caption, f"Pictures: {words}" if words else "No such picture.")
