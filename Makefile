@@ -125,18 +125,14 @@ $(WORK)/missing: $(DIR)/parameters.yaml $(wildcard report_lib/data/*.py report_l
 # personal settings. Of its messages awk shows the progress bars; the others are for the log.
 define execute
 	@echo "executing notebooks/$*.ipynb"
-	@aside=$(WORK)/$*.$$$$.ipynb; source=$(WORK)/$*.source.$$$$.ipynb; log=$(WORK)/$*.log; failed=$(DIR)/$*.failed.ipynb; \
-	unset JPY_SESSION_NAME; \
-	"$(PYTHON)" -m export.inline notebooks/$*.ipynb $$source 2>$$log && \
-	$(1) "$(PYTHON)" -m export.isolated "$(PYTHON)" -m papermill $$source $$aside -p profile $(DIR)/parameters.yaml \
-	    --cwd notebooks -k python3 --no-progress-bar --no-request-save-on-cell-execute --log-output 2>&1 \
-	  | tee -a $$log \
+	@aside=$(WORK)/$*.$$$$.ipynb; log=$(WORK)/$*.log; failed=$(DIR)/$*.failed.ipynb; rm -f $$failed; unset JPY_SESSION_NAME; \
+	$(1) "$(PYTHON)" -m export.isolated "$(PYTHON)" -m export.execute notebooks/$*.ipynb $$aside $(DIR)/parameters.yaml 2>&1 \
+	  | tee $$log \
 	  | awk '/%\|/ {printf "\r%s", $$0; fflush(); bar = 1} END {if (bar) printf "\n"}' \
-	  && rm -f $$failed $$source && mv $$aside $@ \
-	  || { rm -f $$source; why=; if test -f $$aside; then mv $$aside $$failed; why=$$("$(PYTHON)" -m export.inline --failed $$failed); fi; \
-	       last=$$(grep '[^[:space:]]' $$log | tail -n 1); case $$last in "error: "*) why=$${why:-$${last#error: }};; esac; \
-	       echo "error: $${why:-notebooks/$*.ipynb stopped: $$last}" >&2; \
-	       test ! -f $$failed || echo "       as far as it came: $$failed; all messages: $$log" >&2; exit 1; }
+	  && mv $$aside $@ \
+	  || { ! test -f $$aside || mv $$aside $$failed; why=$$(grep '^error: ' $$log | tail -n 1); \
+	       echo "$${why:-error: notebooks/$*.ipynb stopped: $$(grep '[^[:space:]]' $$log | tail -n 1)}" >&2; \
+	       ! test -f $$failed || echo "       as far as it came: $$failed; all messages: $$log" >&2; exit 1; }
 endef
 
 # What was missing is looked up anew after a kill, too, which makes no finished notebook old.
@@ -162,10 +158,13 @@ STYLE := $(wildcard report/export/*.py report/export/templates/*) report/metadat
 # A pattern with several targets is one recipe that makes them all, in every version of make. They are made aside, in one
 # go, and then take the places of the last ones, which make must not delete when that fails.
 .PRECIOUS: $(DIR)/report.html $(DIR)/report.pdf $(DIR)/report.png
-$(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(EVERY:%=$(DIR)/%.ipynb) $(WORK)/parts $(STYLE)
-	@set --; while read -r field; do set -- "$$@" --set "$$field"; done \
-	  < <("$(PYTHON)" -m report_lib study $(DIR)/parameters.yaml --heading | grep =); \
+$(DIR)/%.html $(DIR)/%.pdf $(DIR)/%.png: $(EVERY:%=$(DIR)/%.ipynb) $(WORK)/parts $(WORK)/heading $(STYLE)
+	@set --; while read -r field; do set -- "$$@" --set "$$field"; done < $(WORK)/heading; \
 	"$(PYTHON)" -m export $(DIR) $* $(NOTEBOOKS:%=$(DIR)/%.ipynb) $(if $(WITH),--with $(WITH:%=$(DIR)/%.ipynb)) --link results.json "$$@"
+
+# What the title page takes from the study.
+$(WORK)/heading: $(DIR)/parameters.yaml $(LIB)
+	@mkdir -p $(WORK); aside=$@.$$$$; "$(PYTHON)" -m report_lib study $< --heading > $$aside && mv $$aside $@ || { rm -f $$aside; exit 2; }
 
 # Which notebooks the report is made of, and the pictures beside them; written only when these are others than last time.
 $(WORK)/parts: FORCE
@@ -216,9 +215,8 @@ nbval-reference: $(READY)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	for name in $(basename $(notdir $(KEPT))); do \
 	  echo "executing notebooks/$$name.ipynb"; \
-	  "$(PYTHON)" -m export.inline "notebooks/$$name.ipynb" "$$folder/source.ipynb" && \
-	  $(headless) export.isolated "$(PYTHON)" -m papermill "$$folder/source.ipynb" "$$folder/$$name.ipynb" -p profile tests/executed/parameters.yaml \
-	    --cwd notebooks -k python3 --no-progress-bar --log-level ERROR && \
+	  $(headless) export.isolated "$(PYTHON)" -m export.execute "notebooks/$$name.ipynb" "$$folder/$$name.ipynb" \
+	    tests/executed/parameters.yaml 2> "$$folder/log" || { cat "$$folder/log" >&2; exit 1; }; \
 	  "$(PYTHON)" tests/nbval_results.py "$$folder/$$name.ipynb" "tests/executed/$$name.ipynb" || exit; \
 	done
 

@@ -174,7 +174,7 @@ def do_study(options: argparse.Namespace) -> None:
         lacks = "the ladder leads from corrected to tuned, defects and controls are compared with corrected"
         print(f"not run: {', '.join(left_out)} ({lacks}; presets: {', '.join(settings['presets'])})", file=sys.stderr)
     if options.heading:
-        print(*heading(settings), sep="\n")
+        sys.stdout.writelines(f"{line}\n" for line in heading(settings))
     elif options.output:
         parameters.write(settings, options.output)
     elif options.prepare:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from export import assemble, exporter, fonts, inline, isolated, merge, metadata, pdf
+from export import assemble, execute, exporter, fonts, inline, isolated, merge, metadata, pdf
 from export.origin import Journal
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -166,13 +166,36 @@ def hostile(folder):
 
 def executed(path, folder, settings):
     """As make does it: prepared, then executed by papermill under the project's own settings."""
-    nbformat.write(inline.prepare(path), folder / "prepared.ipynb")
+    (folder / "notebooks").mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "export.isolated", sys.executable, "-m", "papermill", str(folder / "prepared.ipynb"),
-         str(folder / "out.ipynb"), "-k", "python3", "--cwd", str(folder), "--no-progress-bar", "--log-level", "ERROR"],
+        [sys.executable, "-m", "export.isolated", sys.executable, "-m", "export.execute", str(path), "out.ipynb", "none"],
         env={**os.environ, **settings, "PYTHONPATH": str(REPORT)}, capture_output=True, text=True, cwd=folder,
     )  # fmt: skip
     assert (folder / "out.ipynb").exists(), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "metadata", "status", "said"),
+    [
+        ("1 / 0", {}, 1, "error: mine.ipynb, cell 1: ZeroDivisionError: division by zero"),
+        ("print('error: none')\nimport os; os._exit(3)", {}, 1, "error: mine.ipynb stopped: its kernel died"),
+        (
+            "1",
+            {"kernelspec": {"name": "ir", "language": "R", "display_name": "R"}},
+            2,
+            "error: mine.ipynb is written for",
+        ),
+    ],
+)
+def test_a_notebook_that_stops_says_where_and_why_in_its_last_line(
+    code, metadata, status, said, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    Path("notebooks").mkdir()
+    nbformat.write(new_notebook(cells=[new_code_cell(code)], metadata=metadata), "mine.ipynb")
+    assert execute.main(["mine.ipynb", "out.ipynb", "none"]) == status
+    assert capfd.readouterr().err.splitlines()[-1].startswith(said)
+    assert Path("out.ipynb").exists() == said.endswith("zero")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -55,7 +55,7 @@ def scaling(source: str, weights: str, device: str) -> list[dict]:
         for value in (values[:3] if approach == "full_finetune" and varied in ("epochs", "seeds") else values)
     ]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["report_lib.training", "sklearn.datasets"])
+    context.set_forkserver_preload(["report_lib.training", "sklearn.datasets", "torchvision"])
     rows = []
     for approach, varied, value in tqdm(points, "how cost grows", unit="run"):
         pipe, other = context.Pipe()

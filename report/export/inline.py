@@ -1,19 +1,14 @@
 """Computed numbers in a sentence, by Quarto's convention: `{python} expression` in a Markdown cell.
 
-    python -m export.inline notebooks/03_analysis.ipynb prepared.ipynb      (before papermill)
-    python -m export.inline --failed executed.ipynb     (after it failed: the sentence that says where)
-
-The prepared notebook has one hidden code cell after each such Markdown cell. It displays the values, so that the
-executed notebook carries them, and merge.py hands them back to the text. In JupyterLab the expression shows as code.
-Exercises are not executed. The prepared notebook also names a kernel where its author's does not, and remembers where
-that lies.
+The prepared notebook, which papermill executes (execute.py), has one hidden code cell after each such Markdown cell. It
+displays the values, so that the executed notebook carries them, and merge.py hands them back to the text. In JupyterLab
+the expression shows as code. Exercises are not executed. The prepared notebook also names a kernel where its author's
+does not, and remembers where that lies.
 """
 
-import argparse
 import ast
 import os
 import re
-import sys
 from pathlib import Path
 
 import nbformat
@@ -114,30 +109,3 @@ def attach(cells: list[NotebookNode]) -> list[NotebookNode]:
             raise ExportError(f"{place_of(cell)}: `{{python}} {missing[0]}` has no value in the executed notebook; "
                               "it was not prepared for the report, so execute it by make report")  # fmt: skip
     return kept
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m export.inline", description="Prepare a notebook for execution.")
-    parser.add_argument("--failed", action="store_true", help="say in one sentence where NOTEBOOK stopped")
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("output", type=Path, nargs="?")
-    options = parser.parse_args(arguments)
-    try:
-        if options.failed:
-            from .merge import failure
-
-            print(failure(options.notebook) or failure(options.notebook, tagged=True))
-            return 0
-        if options.output is None:
-            parser.error("OUTPUT is missing")
-        aside = options.output.with_name(f".{options.output.name}-{os.getpid()}")
-        aside.write_text(nbformat.writes(prepare(options.notebook)) + "\n", encoding="utf-8")
-        aside.replace(options.output)
-    except (ExportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """A command under this project's settings and nobody's own: not those of IPython, matplotlib, Jupyter and Python.
 
-    PYTHONPATH=report python -m export.isolated python -m papermill in.ipynb out.ipynb ...
+    PYTHONPATH=report python -m export.isolated COMMAND ...
 
 Settings of one's own change what a notebook draws and prints, or which Python runs it; a report must not depend on
 them. What belongs to the study (threads, devices, proxies, caches) stays.
@@ -35,6 +35,7 @@ def environment(own: Mapping[str, str], folder: Path = FOLDER) -> dict[str, str]
         "JUPYTER_NO_CONFIG": "1",
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, whatever the user has installed
         "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel says that it would be hard to debug
         "PYTHONNOUSERSITE": "1",
         "PYTHONHASHSEED": "0",
         "LC_ALL": "C.UTF-8",
