@@ -193,13 +193,13 @@ verify: $(DIR)/parameters.yaml  ## make one recorded run of PROFILE again, or RE
 
 # --- the rest ---
 
-TESTS = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in tests/conftest.py's order
+TESTS = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest --dist loadfile --no-loadscope-reorder  # in tests/conftest.py's order
 
 test: $(READY)  ## the tests; no network and no GPU needed; about 5 minutes on two cores
-	@$(TESTS) -m "not long"
+	@$(TESTS) -n 2 -m "not long"
 
 test-all: test  ## and those that are long by nature: kills, planted faults, a browser, a Slurm
-	@$(TESTS) -m long
+	@$(TESTS) -n 3 -m long  # which wait for kernels, browsers and clusters a quarter of the time
 
 # The demo's notebooks, executed and committed, executed once more: every result in them must come out again. They are
 # trained anew, in a store of their own, on the CPU, in float32 and in small steps: at Adam's default rate, rounding on

@@ -45,7 +45,7 @@ def test_make_that_is_killed_leaves_nothing_that_looks_finished(project, tmp_pat
     first, out = project.folder / "report" / "demo", tmp_path / "out"
     names = ("report.html", "report.pdf", "report.png", "results.json")
     rng, finished = random.Random(0), {}
-    stages = [f"{name}.source.*.ipynb" for name in ("01_linear_probe", "02_full_finetune", "03_analysis")]
+    stages = [f"{name}.*.source.ipynb" for name in ("01_linear_probe", "02_full_finetune", "03_analysis")]
     for stage in [*stages, "03_analysis.ipynb", None, None, None]:  # the last one: while the report is rendered
         child = project.start("report", *LEAST, f"OUT={out}", *["-j1"] * bool(stage))
         if stage is not None:
