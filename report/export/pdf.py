@@ -75,19 +75,19 @@ class Pdf(Renderer):
                 Path(folder, name).write_bytes(data)
             main = Path(folder, "report.typ")
             main.write_text(source, encoding="utf-8")
-
-            def compiler(text: str) -> "typst.Compiler":
-                main.write_text(text, encoding="utf-8")
-                return typst.Compiler(str(main), root=folder, font_paths=fonts.for_typst(system_fonts))  # type: ignore[arg-type]
+            # One compiler for all, which lays out anew only what differs from the last time.
+            document = typst.Compiler(str(main), root=folder, font_paths=fonts.for_typst(system_fonts))  # type: ignore[arg-type]
 
             def left(text: str) -> dict[str, float]:
-                made = compiler(text)
-                places = json.loads(made.query("<report:places>", field="value", one=True))
-                return holes.left_by(_pages(made.compile(format="png", ppi=holes.PPI)), places)
+                main.write_text(text, encoding="utf-8")
+                places = json.loads(document.query("<report:places>", field="value", one=True))
+                return holes.left_by(_pages(document.compile(format="png", ppi=holes.PPI)), places)
 
             try:
-                document = compiler(holes.filled(source, left))
-                return document.compile(format="pdf", timestamp=0), _pages(document.compile(format="png", ppi=110))[0]  # type: ignore[return-value]
+                main.write_text(holes.filled(source, left), encoding="utf-8")
+                made = document.compile(format="pdf", timestamp=0)
+                first = _pages(document.compile(format="svg"))[0].decode()  # as PNG, all pages would be painted
+                return made, _painted([first], 0, 110)  # type: ignore[return-value]
             except RuntimeError as error:
                 raise ExportError(f"Typst refuses the document: {' '.join(str(error).split())[:300]}") from error
 
@@ -348,13 +348,18 @@ def _columns(row: list[Cell]) -> list[tuple[Cell, int]]:
 
 
 def drawn(svg: str) -> bytes:
-    """A drawing alone, as PNG, for a README."""
+    """A figure alone, as PNG, for a README."""
+    return _painted(several(svg), 8, 130)
+
+
+def _painted(drawings: list[str], margin: float, ppi: float) -> bytes:
+    """Drawings on white as PNG, with a margin in points."""
     import typst
 
     with tempfile.TemporaryDirectory() as folder:
-        source, images = Path(folder, "figure.typ"), ""
-        for n, drawing in enumerate(several(svg)):
+        for n, drawing in enumerate(drawings):
             Path(folder, f"{n}.svg").write_text(drawing, encoding="utf-8")
-            images += f'#box(image("{n}.svg"))'
-        source.write_text(f"#set page(width: auto, height: auto, margin: 8pt, fill: white)\n{images}\n")
-        return typst.compile(str(source), root=folder, format="png", ppi=130, font_paths=fonts.for_typst(False))  # type: ignore
+        images = "".join(f'#box(image("{n}.svg"))' for n in range(len(drawings)))
+        source = Path(folder, "picture.typ")
+        source.write_text(f"#set page(width: auto, height: auto, margin: {margin}pt, fill: white)\n{images}\n")
+        return typst.compile(str(source), root=folder, format="png", ppi=ppi, font_paths=fonts.for_typst(False))  # type: ignore
