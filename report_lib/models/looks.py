@@ -20,7 +20,7 @@ def summary(net: nn.Module, image_size: int) -> pd.DataFrame:
     rows: list[dict] = []
     batch = torch.empty(1, 3, image_size, image_size, device="meta")
     for name, part in stages(net):
-        batch = copy.deepcopy(part).to("meta").eval()(batch)
+        batch = weightless(part).eval()(batch)
         parameters = list(part.parameters())
         if parameters or not rows or len(rows[-1]["kind"]) == 3:
             rows.append({"layer": name, "kind": [], "parameters": 0, "trained": 0})
@@ -42,14 +42,20 @@ def flops(net: nn.Module, image_size: int) -> tuple[int, int]:
     """
     from torch.utils.flop_counter import FlopCounterMode  # late: a quarter of a second, for triton
 
-    counted = copy.deepcopy(net).to("meta").eval()
-    for given, copied in zip(net.parameters(), counted.parameters(), strict=True):
-        copied.requires_grad_(given.requires_grad)
+    counted = weightless(net).eval()
     with FlopCounterMode(display=False) as forward:
         loss = counted(torch.empty(1, 3, image_size, image_size, device="meta")).sum()
     with FlopCounterMode(display=False) as backward:
         loss.backward()
     return forward.get_total_flops(), backward.get_total_flops()
+
+
+def weightless(net: nn.Module) -> nn.Module:
+    """A copy of `net` on the meta device: shapes, and which parameters need gradients, but no values."""
+    copies: dict[int, Tensor] = {id(value): torch.empty_like(value, device="meta") for value in net.buffers()}
+    for value in net.parameters():
+        copies[id(value)] = nn.Parameter(torch.empty_like(value, device="meta"), value.requires_grad)
+    return copy.deepcopy(net, copies)  # type: ignore[arg-type]
 
 
 def layer_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:

@@ -6,6 +6,7 @@ What decides a run's outcome is in the rooms below; this one may change without 
 import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -163,14 +164,15 @@ def make(
     checkpoint = store / f".{name}-{device_as_file_name(place.device)}-{place.precision}.checkpoint"
     try:
         task = loop.begin(net, images, config, place)
-        for history in loop.train(task, config, place, step, checkpoint):
-            if watch:
-                watch(config, history.epochs)
-        task.module.load_state_dict(history.state)
-        clock = time.perf_counter()
-        test_logits = loop.test(task, history, images, config, place)
-        test_seconds = time.perf_counter() - clock
-        loop.finish(net, task, history, config)
+        with contextlib.nullcontext() if change else frozen_converted(task.module, place.precision):
+            for history in loop.train(task, config, place, step, checkpoint):
+                if watch:
+                    watch(config, history.epochs)
+            task.module.load_state_dict(history.state)
+            clock = time.perf_counter()
+            test_logits = loop.test(task, history, images, config, place)
+            test_seconds = time.perf_counter() - clock
+            loop.finish(net, task, history, config)
     except RuntimeError as error:
         if not lacks_memory(error):
             raise
@@ -197,6 +199,22 @@ def make(
             "room or name another store, and run it again: slow epochs are kept in its checkpoint"
         ) from error
     sweep(store, f".{name}-*", 0)  # its checkpoint, and what killed predecessors left half-written
+
+
+@contextlib.contextmanager
+def frozen_converted(module: nn.Module, precision: str) -> Iterator[None]:
+    """Within it, what lies frozen in `module` is in the precision that it is multiplied in. The results are the same
+    bits, but autocast converts what does not learn anew for every batch. A notebook's own step may look at weights."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    frozen = [value for layer in layers for value in layer.parameters(recurse=False) if not value.requires_grad]
+    kept = [value.data for value in frozen]
+    try:
+        for value in frozen if precision == "bfloat16" else ():
+            value.data = value.data.to(torch.bfloat16)
+        yield
+    finally:
+        for value, data in zip(frozen, kept, strict=True):
+            value.data = data
 
 
 def kept_tensors(net: nn.Module, change: Change) -> dict[str, Tensor]:
