@@ -18,6 +18,7 @@ from export.origin import ExportError, Journal
 from export.reading import tidied
 from fontTools.ttLib import TTFont
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from report_lib.page import parts, plots
 
@@ -342,6 +343,15 @@ def test_a_figure_that_leaves_a_hole_moves_below_text_of_its_section():
     moved = typeset.compiled(source, False)[0]
     places = holes.left_by([b""], [("fig-one", 1, 700.0)])
     assert moved.startswith(b"%PDF") and places == {} and tried
+
+
+def test_what_is_typeset_is_what_was_chosen_and_not_what_was_tried_last(monkeypatch):
+    typeset = pdf.Pdf(assemble.assemble(tidied(notebook(new_markdown_cell("# T\n\nWords."))), Journal()))
+    source = typeset.source(metadata.load())
+    alone, first_page = typeset.compiled(source, False)
+    assert Image.open(io.BytesIO(first_page)).size == (909, 1286)  # A4 at 110 dots an inch
+    monkeypatch.setattr(holes, "filled", lambda text, left: left(text + "\n#pagebreak()\nLast.\n") or text)
+    assert typeset.compiled(source, False) == (alone, first_page)
 
 
 def test_no_figure_moves_over_a_heading_or_code_and_its_output():

@@ -1,5 +1,6 @@
 """Finished runs: records whole or not at all, names made of everything that decides, weights that can be used again."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -465,6 +466,45 @@ def test_a_run_is_trained_once_and_remembered(study, monkeypatch):
         assert study.run(run.config) == run
         assert run.path.name.startswith(f"{run.approach}-{run.preset}-seed{run.seed}-") and run.info["modified"] is None
     assert [path.name for path in study.store.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_frozen_layers_that_are_converted_once_give_the_same_bits(digits, small, tmp_path, monkeypatch, precision):
+    """Those of a probe with dropout in its frozen part, which are computed in every step."""
+    config = small("linear_probe", network="alexnet", image_size=63, precision=precision, frozen_dropout=True)
+    convert, held = runner.frozen_converted, []
+
+    @contextlib.contextmanager
+    def each_time(module, precision):
+        yield held.append({value.dtype for value in module.parameters()})
+
+    @contextlib.contextmanager
+    def once(module, precision):
+        frozen = {name: value.clone() for name, value in module.named_parameters() if not value.requires_grad}
+        with convert(module, precision), each_time(module, precision):
+            yield
+        assert frozen and all(torch.equal(module.get_parameter(name), value) for name, value in frozen.items())
+
+    made = []
+    for name, way in (("each", each_time), ("once", once)):
+        monkeypatch.setattr(runner, "frozen_converted", way)
+        made.append(runner.run(config, str(tmp_path / name), str(tmp_path), shas=("few digits", None)))
+    assert held == [{torch.float32}, {torch.float32, getattr(torch, precision)}]
+    assert made[0].epochs["train_loss"].tolist() == made[1].epochs["train_loss"].tolist()
+    theirs, ours = (run.predictions | run.tensors() for run in made)
+    assert theirs.keys() == ours.keys() and all(np.array_equal(theirs[name], ours[name]) for name in theirs)
+
+
+def test_a_step_of_ones_own_finds_frozen_weights_as_they_are(digits, small, tmp_path):
+    seen = set()
+
+    def step(module, inputs, labels, optimizer):
+        seen.update(value.dtype for value in module.parameters())
+        return training.step(module, inputs, labels, optimizer)
+
+    config = small("linear_probe", network="alexnet", image_size=63, precision="bfloat16", frozen_dropout=True)
+    runner.run(config, str(tmp_path), str(tmp_path), step=step, shas=("few digits", None))
+    assert seen == {torch.float32}
 
 
 def test_a_study_reads_its_runs_back_by_approach_preset_and_seed(study):
