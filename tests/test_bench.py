@@ -42,11 +42,24 @@ def test_the_benchmark_writes_what_a_report_can_show(tmp_path, monkeypatch):
     shown += [show.bounds(measured), show.rates(measured), show.answer(measured)]
     text = " ".join(part.looks()["text/plain"] for part in [*shown, show.operators(measured)])
     assert "120 images" in text and "convolution" in text and "nan" not in text
+    told = show.told(measured)
+    assert "120 images" in " ".join(told.split()) and "published loop, 1/s" in told and "\\" not in told
+    assert all(len(line) <= show.WIDTH for line in told.splitlines())
 
 
 @pytest.mark.parametrize(("curve", "epoch"), [([0.5, 0.7, 0.6, 0.8], 2), ([0.7, 0.7], 1), ([0.5, 0.65], None)])
 def test_an_accuracy_is_reached_at_the_first_epoch_that_has_it(curve, epoch):
     assert answer.reached(curve, 0.7) == epoch
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "ratio"), [(4, 2, "3.5"), (None, 2, "more than 3.5"), (4, None, ""), (None, None, "")]
+)
+def test_no_time_is_compared_that_was_not_reached(theirs, ours, ratio):
+    one = {"best_accuracy": 0.5, "seconds": 2.0, "epoch": ours}
+    row = {"seed": 0, "corrected": one, "tuned": one, "published loop": one | {"seconds": 7.0, "epoch": theirs}}
+    made = show.answer({"answer": dict.fromkeys(show.BENCHED, [row]), "answer_labels": 5})
+    assert [cells[-1] for cells in made.rows] == 2 * ["", ratio, ratio]
 
 
 def test_no_share_of_the_best_rate_exceeds_one_where_convolutions_outrun_matrix_products():

@@ -60,7 +60,7 @@ def main() -> int:
     write_whole(chosen.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
     if chosen.output == show.KEPT:
         write_whole(show.GUIDE, show.guide(result))
-    print(chosen.output)
+    print(f"{show.told(result)}\n\n{chosen.output}")
     return 0
 
 
@@ -212,6 +212,7 @@ class Side:
 
     def profile(self) -> list[dict]:
         """Where the time of one fine-tuning step goes, by operator."""
+        os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else torch's profiler tells of a GPU that is not there
         few = subset(self.images, FEW)
         on_gpu = self.place.device.type == "cuda"
         activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu

@@ -1,9 +1,12 @@
 """What `make bench` measured -> tables and sentences of notebooks/05_speed.ipynb."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from report_lib.config import APPROACHES, NETWORKS
 from report_lib.evidence.stats import Difference
@@ -17,6 +20,7 @@ KEPT = Path(__file__).with_name("speed.json")  # comes with the project
 PRECISION = KEPT.with_name("precision.json")
 GUIDE = KEPT.parents[1] / "guide" / "speed.md"  # says what KEPT holds
 MEASURED = Path(__file__).with_name("measured.json")  # of this machine
+WIDTH = 100  # characters of a terminal's line
 
 
 def read(path: str = "") -> dict:
@@ -91,8 +95,12 @@ def answer(bench: dict) -> Table:
     rows = []
     for approach in BENCHED:
         for at, row in enumerate(bench["answer"][approach]):
+            theirs = row["published loop"]
             for name in ("published loop", "corrected", "tuned"):
-                one, first = row[name], name == "published loop"
+                one, first, ratio = row[name], name == "published loop", ""
+                if one["epoch"] and not first:
+                    least = "" if theirs["epoch"] else "more than "
+                    ratio = f"{least}{theirs['seconds'] / one['seconds']:.3g}"
                 rows.append(
                     {
                         "approach": NAMES[approach] if at == 0 and first else "",
@@ -101,14 +109,14 @@ def answer(bench: dict) -> Table:
                         "best accuracy": percent(one["best_accuracy"]),
                         "reached in epoch": str(one["epoch"] or "not reached"),
                         "time": seconds(one["seconds"]),
-                        "ratio": "" if first else f"{row['published loop']['seconds'] / one['seconds']:.3g}",
+                        "ratio": ratio,
                     }
                 )
     return table(  # type: ignore[return-value]
         "tab-answer",
         "Seconds until the validation accuracy that the preset corrected selects is reached, frozen features "
         f"included, on {bench['answer_labels']} labelled images per class. Where it is not reached, the time is that "
-        "of all epochs. The ratio is that of the published loop's time, on the same images, to ours.",
+        "of all epochs. The ratio is the published loop's time, on the same images, over ours, where ours reaches it.",
         rows,
         left="lrlrrrr",
     )
@@ -165,7 +173,7 @@ def trend(bench: dict) -> Prose:
         fit = np.corrcoef(value, time)[0, 1] ** 2
         size = _size(bench, approach, "images")
         sentences.append(
-            f"For the {NAMES[approach]} at {size} px a straight line, {start:.2g}{NBSP}s and "
+            f"For {APPROACHES[approach].the} at {size} px a straight line, {start:.2g}{NBSP}s and "
             f"{1000 * slope:.2g}{NBSP}ms an image, explains {percent(fit)} of the variance of time over images."
         )
     value, time = _series(bench, "linear_probe", "seeds")
@@ -207,6 +215,18 @@ def precisions(found: dict) -> Prose:
     )
 
 
+def told(bench: dict) -> str:
+    """What came out, for a terminal."""
+    shown = []
+    for part in (make(bench) for make in (summary, ratios, bounds, answer, trend)):
+        if isinstance(part, Prose):
+            shown.append(textwrap.fill(re.sub(r"\\(\W)", r"\1", part.markdown), WIDTH))
+        else:
+            rows = pd.DataFrame(part.rows, columns=list(part.header))
+            shown.append(f"{textwrap.fill(part.caption, WIDTH)}\n\n{rows.to_string(index=False)}")
+    return "\n\n".join(shown)
+
+
 def guide(bench: dict) -> str:
     """The guide's page on speed, as `make bench KEEP=1` and bench.precision write it."""
     makers = (summary, ratios, bounds, rates, answer, trend)
@@ -215,7 +235,7 @@ def guide(bench: dict) -> str:
     return f"""# How fast it is
 
 `make bench` runs the published training loop (`report/bench/published.py`, written for nothing else) and ours by turns
-on the same images, for about five minutes, and keeps what it measured on this machine in `report/bench/measured.json`;
+on the same images, for about five minutes, says what came out, and keeps it in `report/bench/measured.json`;
 `make report WITH=05_speed` shows it as an appendix. `make bench KEEP=1` replaces the figures that come with the
 project, and this page; `PYTHONPATH=.:report python -m bench.precision`, which compares bfloat16 with float32, its last
 paragraph.
