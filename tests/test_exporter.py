@@ -360,6 +360,17 @@ def test_no_figure_moves_over_a_heading_or_code_and_its_output():
         source = holes.MARK.join([fixed, figure, fixed, "Text."])
         assert list(holes.moves(source, "fig-one")) == []
     assert len(list(holes.moves(holes.MARK.join(["= T", "Before.", figure, "After."]), "fig-one"))) == 2
+    code, table = '#raw("draw()", block: true)', "#loose(table(columns: 1, [x]))"
+    for before, after in (
+        (code, "Text."),
+        ("= T", code),
+        ("= T", table),
+        ("#output([x], true)", "Text."),
+        (table, table),
+    ):
+        assert list(holes.moves(holes.MARK.join(["= T", before, figure, after]), "fig-one")) == [], (
+            "none leaves its code"
+        )
 
 
 def test_of_the_next_subsection_a_heading_and_its_first_paragraph_fill_the_page():

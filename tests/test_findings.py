@@ -11,7 +11,7 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import costs, designs, measures, report_numbers
 from report_lib.evidence.results import _cost
 from report_lib.files import read_yaml
-from report_lib.page import claims, effects, findings, numbers, tables, words
+from report_lib.page import claims, effects, findings, numbers, pairs, tables, words
 
 PUBLISHED = read_yaml("report/published.yaml")
 
@@ -329,14 +329,18 @@ def test_searches_that_were_made_alike_are_told_in_one_sentence(study):
                    for more in ({}, {"per_class": 50}))  # fmt: skip
     told = findings.searches(made, {"linear_probe": search, "full_finetune": search, "linear_probe_few": few}).markdown
     assert (
-        "The settings of the linear probe and full fine-tuning were searched in 8 trials with 500 labels per class, "
-        "judged on 1,000 validation images at 128 pixels." in told
+        "The settings of the linear probe and full fine-tuning were searched in 8 trials each with 500 labels per "
+        "class, judged on 1,000 validation images at 128 pixels." in told
     )
     assert told.count("in 8 trials") == 2 and told.count("one standard error") == 1
     assert "other weights" not in told and "used seed 0, which is among those compared" in told
-    assert (
-        "the largest won for epochs of the linear probe; epochs of full fine-tuning: larger ones may be better." in told
-    )
+    largest = "; ".join(f"epochs of {of} per class" for of in (
+        "the linear probe with 500 labels", "the linear probe with 50 labels", "full fine-tuning with 500 labels"
+    ))  # fmt: skip
+    assert f"the largest won for {largest}: larger ones may be better." in told and "smallest" not in told
+    least = search | {"winner": {"epochs": 5}}
+    told = findings.searches(made, {"full_finetune": least}).markdown
+    assert "smallest won for epochs of full fine-tuning with 500 labels per class: smaller ones may be better." in told
 
 
 # --- the three claims and the limits -------------------------------------------------------------------------------
@@ -347,7 +351,7 @@ def test_the_three_claims_are_answered_in_numbers(study):
     for part in (claims.claims(made, PUBLISHED), claims.verdict(made, PUBLISHED)):
         text = part.markdown
         assert "[@pokharel]" in text and all(f"{number}. " in text for number in (1, 2, 3))
-        assert " as long to train" in text and "Labels: " in text and "its cost speaks for it" in text
+        assert " as long as the linear probe" in text and "Labels: " in text and "its cost speaks for it" in text
     assert "In the main comparison, " in claims.verdict(made, PUBLISHED).markdown
     first = claims.claims(made, PUBLISHED).markdown
     assert all(f"*{preset}*" in first for preset in made.presets) and "of 2 seeds" in first and "is done after" in first
@@ -369,6 +373,6 @@ def test_limits_are_those_of_the_runs(study):
 
 def test_seeds_that_are_level_are_not_won():
     pair = SimpleNamespace(seeds_won=(2, 1), a=(1, 2, 3, 4))
-    assert findings.won(pair) == "ahead with 2 and level with 1 of 4 seeds"
-    assert findings.won(SimpleNamespace(seeds_won=(3, 0), a=(1, 2, 3))) == "ahead with 3 of 3 seeds"
-    assert not findings.won(SimpleNamespace(seeds_won=(1, 0), a=(1,)))
+    assert pairs.won(pair) == "ahead with 2 and level with 1 of 4 seeds"
+    assert pairs.won(SimpleNamespace(seeds_won=(3, 0), a=(1, 2, 3))) == "ahead with 3 of 3 seeds"
+    assert not pairs.won(SimpleNamespace(seeds_won=(1, 0), a=(1,)))

@@ -105,6 +105,10 @@ CASES = {
     "misspelt option": ("#| fig-capp: x\nprint('still')", ["still"], [], "'fig-capp' is not known; is 'fig-cap' meant?"),
     "no yaml": ("#| fig-cap: a: b\nprint('still')", ["still"], [], "its cell options are no YAML"),
     "caption without picture": ("#| fig-cap: Lonely.\nprint('words')", ["words"], ["Lonely"], "it has a fig-cap, but shows no picture"),
+    "tables in tables": ("HTML('<table><tr><td>x<table><tr><td>inner1</td><td>inner2</td></tr></table></td><td><ul><li>a<li>b</ul></td></tr></table>')",
+                         ["x inner1 inner2", "a b"], ["xinner1", "ab<"], None),
+    "signs of a drawing without font": ("SVG('<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"90\" height=\"20\"><text y=\"9\">\u31de</text></svg>')", [], [],
+                                        "no font at hand has"),
     "signs without font": ("print('\\u31de')", [], [], "no font at hand has"),
 }  # fmt: skip
 

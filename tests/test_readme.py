@@ -22,7 +22,7 @@ def test_the_first_screen_says_what_the_committed_results_say():
     assert f"for {ratio:.1f} times the training time" in said
     assert (
         not numbers["comparisons"]["corrected"][pair]["accuracy"]["clear"]
-        and "With plain settings neither is ahead" in said
+        and "With plain settings neither is shown to be ahead" in said
     )
     cost = numbers["approaches"]["linear_probe"]["tuned"]["cost"]
     (views,) = (rung["change"] for rung in numbers["ladder"]["linear_probe"] if rung["rung"] == "augmentation")

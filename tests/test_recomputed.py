@@ -224,9 +224,26 @@ def test_one_approach_against_the_other(results, records, name):
     flops = [[r.info["forward_flops"], r.info["backward_flops"]] for r in (a[0], b[0])]
     views = 5 if a[0].info["config"]["flip"] else 1
     epochs = [r.info["config"]["epochs"] for r in (a[0], b[0])]
-    once = views * flops[0][0] + epochs[0] * flops[0][1]
+    start = flops[1][0] * (b[0].info["config"]["start"] == "probe")  # of the probe that fine-tuning starts from
+    once = [views * flops[0][0] + epochs[0] * flops[0][1], epochs[1] * sum(flops[1]) + start]
     whole = [of * sum(each) for of, each in zip(epochs, flops, strict=True)]
-    same([fewer["as_run"], fewer["nothing_kept"]], [whole[1] / once, whole[1] / whole[0]])
+    same([fewer["nothing_kept"]], [(whole[1] + epochs[1] * start) / whole[0]])
+    if a[0].info["config"]["frozen_dropout"]:  # of its frozen layers, some ran once and some in every epoch
+        assert fewer["as_run"] is None
+    else:
+        same([fewer["as_run"]], [once[1] / once[0]])
+
+
+def test_when_the_second_approach_is_as_good_as_the_first(results, records):
+    a, b = (preset(results, records, approach, "tuned") for approach in (A, B))
+    shared = {record.seed for record in b}
+    best = [max(e["validation_accuracy"] for e in record.epochs) for record in a if record.seed in shared]
+    said = results["overtaken"][PAIR]
+    same([said["validation_accuracy"]], [np.mean(best)])
+    for seconds, record in zip(said["seconds"], b, strict=True):
+        at = next(n for n, e in enumerate(record.epochs, 1) if e["validation_accuracy"] >= np.mean(best))
+        spent = sum(e["train_seconds"] for e in record.epochs[:at])
+        same([seconds], [spent + record.info["features_seconds"] + record.info["start_seconds"]])
 
 
 def test_agreement(results, records):

@@ -191,6 +191,16 @@ def test_formulas_as_mathjax_reads_them():
     assert "<eq-energy>" in source and "\\$5" in source and said == []
 
 
+def test_numbers_of_ones_own_and_bare_environments_of_all_kinds():
+    page, source, said = both(
+        "# T\n\n$$ a = b \\tag{7} $$\n\nAs (7) says.\n\n\\begin{bmatrix} 1 & 2 \\\\ 3 & 4 \\end{bmatrix}\n\n"
+        "\\begin{align}\na &= b \\tag*{so}\n\\end{align}\n\n$$ e = f \\tag{3} $$ {#eq-x}\n\nBy [Equation](#eq-x)."
+    )
+    assert 'upright("(7)")' in source and 'upright("so")' in source and "mat(delim" in source and "begin" not in source
+    assert "(7)" in page and "<mtable" in page and said == []
+    assert 'upright("(3)")' not in source and '"(1)"' in source, "the report's own number is in its place"
+
+
 def test_a_formula_that_cannot_be_read_stands_as_it_was_typed():
     page, source, said = both("# T\n\nSo $\\undefinedmacro{x}$ and $y$.")
     assert "<code>\\undefinedmacro{x}</code>" in page and "`\\undefinedmacro{x}`" in source and "<mi>y</mi>" in page

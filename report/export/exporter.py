@@ -8,6 +8,8 @@ A notebook becomes one tree in which each output is a block (assemble.py); each 
 writes the tree. The user's own settings of nbconvert have no say: preprocessors and templates would change the report.
 """
 
+import html
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -107,6 +109,9 @@ def _texts(document: Document, details: metadata.Metadata) -> list[tuple[Place, 
         words = [stringify(content.get("caption")), str(content.get("code", "") if content.get("shown", True) else "")]
         words += [cell.text for row in [*content.get("head", []), *content.get("rows", [])] for cell in row]
         words.append(plain_text(content.get("lines", [])))
+        shown = [*content.get("pictures", []), *filter(None, [content.get("picture")])]
+        drawings = [content.get("svg", ""), *(p.data.decode() for p in shown if p.mime == "image/svg+xml")]
+        words += [html.unescape(word) for drawing in drawings for word in re.findall(r">([^<]+)<", drawing)]
         texts.append((block.place, "".join(words) + stringify(content.get("table"))))
     names = "".join(person.name + person.affiliation for person in details.authors)
     texts.append((Place("metadata.yaml"), details.title + details.subtitle + details.course + names))

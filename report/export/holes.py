@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 MARK = "\n//\ufdd2\n"
 FLOATS = re.compile(r"\A\s*#(?:figure|tabbed)\(")
-FIXED = re.compile(r"\A\s*(?:=|#heading\(|#printing\(|#figure\(|#tabbed\()")
+MADE = r"#(?:raw|printing|output|align|loose|box|block|table|grid)\("  # by a cell: code, and what it shows
+FIXED = re.compile(rf"\A\s*(?:=|#heading\(|#figure\(|#tabbed\(|{MADE})")
 PPI = 24  # of the pages that are looked at for holes
 FOOT = 842 - 46  # points from the top of a page at which its text ends
 TOP = 104  # points from the top of a page within which stands what was moved there, a heading above it or none
@@ -38,13 +39,14 @@ def left_by(pages: list[bytes], places: list[tuple[str, int, float]]) -> dict[st
 
 def moves(source: str, label: str) -> Iterator[str]:
     """The source with the text after a figure set before it, and with the figure before the text that it follows; no
-    figure before another, and none into another section, but for those of the third level, whose heading and first
-    paragraph are one block from then on."""
+    figure before another, none away from the code that drew it, and none into another section, but for those of the
+    third level, whose heading and first paragraph are one block from then on."""
     blocks = source.split(MARK)
     at = next((n for n, block in enumerate(blocks) if f"<{label}>" in block and FLOATS.search(block)), 0)
     after = next((n for n in range(at, len(blocks)) if not FLOATS.search(blocks[n])), at)
     end = after + 1 + blocks[after].lstrip().startswith("===")
-    if at < after and _moveable(blocks[end - 1 : end]):
+    drawn = at and re.match(rf"\s*{MADE}", blocks[at - 1])  # by the code above, or with what stands above
+    if at < after and not drawn and _moveable(blocks[end - 1 : end]):
         passes = "\n\n".join(blocks[after:end])
         yield MARK.join([*blocks[:at], passes, *blocks[at:after], *blocks[end:]])
     if at and _moveable(blocks[at - 1 : at]):

@@ -9,9 +9,11 @@ from .reading import FENCES
 from .words import outside_code
 
 ENVIRONMENTS = "equation|align|gather|multline|eqnarray|alignat|flalign|displaymath|math|aligned|gathered|split|cases"
-BARE = rf"(?<!\$)^[ \t]*(\\begin\{{({ENVIRONMENTS})(\*?)\}}.*?\\end\{{\2\3\}})[ \t]*$(?!\s*\$\$)"
+ENVIRONMENTS += "|[pbBvV]?matrix|smallmatrix|array|alignedat|subarray"
+BARE = rf"(?<!\$)^[ \t]*(\\begin\{{({ENVIRONMENTS})(\*?)\}}.*?\\end\{{\2\3\}})[ \t]*$(?!\n?[ \t]*\$\$)"
 LABELLED = r"\$\$((?:(?!\$\$).)*?)\\label\{([^}\n]+)\}((?:(?!\$\$).)*?)\$\$"
 REFERRED = r"\$?\\(?:eqref|ref|autoref|cref)\{([^}\n]+)\}\$?"
+TAG = re.compile(r"\\tag(\*?)\{([^{}]*)\}")
 MACRO = re.compile(
     r"\\(?:re|provide)?newcommand\*?\s*\{?\\(\w+)\}?(?:\[(\d)\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
     r"|\\DeclareMathOperator\*?\s*\{\\(\w+)\}\s*\{([^{}]*)\}|\\def\s*\\(\w+)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
@@ -102,7 +104,7 @@ def macros(texts: list[Text]) -> dict[str, dict[str, tuple[int, str]]]:
 
 def expanded(tex: str, known: dict[str, tuple[int, str]]) -> str:
     """A formula without its definitions and with what they stand for."""
-    tex = re.sub(r"\\tag\*?\{[^{}]*\}", "", MACRO.sub("", tex))
+    tex = TAG.sub(lambda tag: rf"\qquad \text{{{tag[2] if tag[1] else f'({tag[2]})'}}}", MACRO.sub("", tex))
     tex = re.sub(r"\{\\(rm|bf|it|cal)\s+([^{}]*)\}", r"\\math\1{\2}", tex)
     for _ in range(5):
         before = tex

@@ -64,7 +64,8 @@ def picture(data: bytes, alt: str, warn: Callable[[str], None], width: float = 0
                 )
                 data, mime = file.getvalue(), "image/png"
     except Exception as error:  # pillow raises of many kinds for what is no picture
-        raise ExportError(f"a picture that cannot be read ({error})") from error
+        why = re.sub(r" ?<[^>]*>", "", str(error))  # without the address of an object
+        raise ExportError(f"a picture that cannot be read ({why})") from error
     return Picture(data, mime, _fitting(width or own, own, height), alt, bool(width))
 
 

@@ -94,7 +94,8 @@ class _Meaning:
                     label = rawhtml.EQUATION.fullmatch(content[beyond]["c"])
             if label:
                 nodes += [{"t": "Para", "c": self.of(rest)}] if stringify(rest).strip() else []
-                tex = markdown.expanded(content[at]["c"][1], self.known).strip()
+                tex = markdown.TAG.sub("", content[at]["c"][1])  # the report's own number is in its place
+                tex = markdown.expanded(tex, self.known).strip()
                 block = Block("equation", {"tex": tex}, canonical(label[1] or label[2]), place=self.text.place)
                 nodes.append(self.pool.node(block))
                 rest, at = [], beyond + 1
@@ -211,7 +212,10 @@ class _Meaning:
         _, words, (target, _) = content
         target = target.strip()
         if target.startswith("#"):
-            target = "#" + re.sub(r"^.*\d{5}\.md__", "", target[1:])
+            target = "#" + re.sub(r"^.*\d{5}\.md(?:__|$)", "", target[1:])
+            if target == "#":
+                self.warn(f"the link {stringify(words)[:60]!r} has no address and is left out")
+                return self.of(words)
         elif not re.match(r"https?://|mailto:", target, re.IGNORECASE):
             self.warn(f"the link to {target[:80]!r} is left out; a report links to https://, mailto: or # only")
             return self.of(words)

@@ -18,6 +18,7 @@ COLOUR = re.compile(
 )
 FIGURE = re.compile(r"([+\u2212-]?\d[\d,]*(?:\.\d+)?)")
 MONO = re.compile(r"^[0-9a-f]{10,64}\b|(?:^|\s)--\w|^python\b.*\s-")
+APART = ["p", "div", "li", "td", "th", "dt", "dd", "pre", "caption", "h1", "h2", "h3", "h4", "h5", "h6"]  # in a cell
 RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 
 
@@ -144,7 +145,8 @@ def _cell(tag: Tag, shades: dict[str, dict[str, str]]) -> Cell:
         line.replace_with("\n")
     for made in tag.find_all(["script", "style"]):
         made.extract()
-    for inner in tag.find_all(["p", "div", "li"]):
+    for inner in tag.find_all(APART):
+        inner.insert(0, " ")
         inner.append(" ")
     words = " ".join(tag.get_text().split(" ")).strip()
     looks = {name: value for key in str(tag.get("id", "")).split() for name, value in shades.get(key, {}).items()}

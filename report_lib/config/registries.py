@@ -82,7 +82,8 @@ PRESETS: dict[str, dict[str, dict]] = {
 MEANINGS = {
     "published": "does what the homework’s listings do, defects included",
     "corrected": "has plain default settings",
-    "tuned": "adds a falling learning rate, augmentation and a better start, and a search chose its epochs and rates",
+    "tuned": "adds a falling learning rate, weight decay, augmentation, and scaled features or a probe’s head to start "
+    "from, with values that a search on validation images chose",
 }
 
 # With so few labels per class, or fewer, `tuned` has what was searched for few labels instead.

@@ -43,19 +43,26 @@ def others_share(runs: Runs) -> tuple[float, float] | None:
     return None if not shares or None in shares else (min(shares), max(shares))
 
 
-def operations(run: Run, cached: bool = True) -> float:
+def operations(run: Run, cached: bool = True) -> float | None:
     """Floating-point operations per training image of a whole run; `cached`: where the run kept its frozen features, as
-    it did, with one forward pass of each view through the frozen part, otherwise with one in every epoch."""
-    info, epochs = run.info, run.info["config"]["epochs"]
-    if cached and info["features_seconds"]:
-        return views(run) * info["forward_flops"] + epochs * info["backward_flops"]
-    return epochs * (info["forward_flops"] + info["backward_flops"])
+    it did, with one forward pass of each view through the frozen part, otherwise with one in every epoch. A probe that
+    it starts from counts alike, the steps of its head aside.
+
+    None where dropout in the frozen part ran some frozen layers once and others in every epoch."""
+    info, config = run.info, run.info["config"]
+    epochs, forward, backward = config["epochs"], info["forward_flops"], info["backward_flops"]
+    if not cached:
+        return epochs * (forward + backward) + epochs * forward * (config["start"] == "probe")
+    if not info["features_seconds"]:
+        return epochs * (forward + backward) + forward * (config["start"] == "probe")
+    return None if config["frozen_dropout"] else views(run) * forward + epochs * backward
 
 
-def operations_ratios(a: Runs, b: Runs) -> tuple[float, float]:
-    """(operations of b as a multiple of those of a, as both were run; the same if neither kept frozen features)."""
-    kept, anew = (operations(b[0], cached) / operations(a[0], cached) for cached in (True, False))
-    return kept, anew
+def operations_ratios(a: Runs, b: Runs) -> tuple[float | None, float]:
+    """(operations of b as a multiple of those of a, as both were run, None if one is not known; the same if neither
+    kept frozen features)."""
+    kept, anew = ([operations(runs[0], cached) for runs in (a, b)] for cached in (True, False))
+    return kept[1] / kept[0] if kept[0] and kept[1] else None, anew[1] / anew[0]  # type: ignore[operator]
 
 
 # --- the seconds to the same accuracy --------------------------------------------------------------------------

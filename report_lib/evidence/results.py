@@ -103,6 +103,11 @@ def report_numbers(study: Study, published: dict | None = None, searches: dict |
             }
             for preset in study.presets
         },
+        "overtaken": {
+            f"{pair.b[0].approach} minus {pair.a[0].approach}": _reached(
+                costs.reached(pair.b, costs.selected_accuracy(pair.a)))
+            for pair in comparisons(study.best)
+        },
         "provenance": info["provenance"] | {"command": measures.command_of(study.first)},
     }  # fmt: skip
     if published and study.is_homework:

@@ -7,20 +7,9 @@ import numpy as np
 from report_lib.config import APPROACHES, MEANINGS, Config
 from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
-from report_lib.page.findings import (
-    ahead,
-    by_labels,
-    counted_on,
-    decisive,
-    led,
-    not_ahead_up_to,
-    times,
-    trade,
-    without_views,
-    won,
-    worthwhile,
-)
+from report_lib.page.findings import by_labels, decisive, led, not_ahead_with, worthwhile
 from report_lib.page.numbers import by_seed, capital, factor, interval, listed, percent, points, rate, seconds
+from report_lib.page.pairs import ahead, counted_on, more_images, ratio, times, trade, without_views, won
 from report_lib.page.parts import Prose, text
 from report_lib.page.words import count, say, took
 from report_lib.runs import Run, Study
@@ -37,10 +26,12 @@ def recommended(study: Study) -> str:
     else:  # none is shown to be more accurate than the first: the cheapest of those that are as good
         equal = [pairs[0].a, *(pair.b for pair in pairs if not pair.accuracy.clear and pair.times)]
         choice = min(equal, key=lambda runs: mean_of(runs, "train_seconds"))
-    info, level = study.first.info["data"], not_ahead_up_to(study, choice[0].approach)
+    info, level = study.first.info["data"], not_ahead_with(study, choice[0].approach)
     labels = (info["train"] + info["validation"]) / len(study.first.classes)
-    fewer = f"; with {level} or fewer it is not shown to be ahead of {the(pairs[0].a)}" * bool(level)
-    return f"with {labels:,.0f} labels per class take **{the(choice)}** (preset *{choice[0].preset}*){fewer}"
+    fewer = f"; with {listed(level, 'or')} it is not shown to be ahead of {the(pairs[0].a)}" if level else ""
+    dearer = any(pair.b == choice and pair.times and pair.times[0] > 1 for pair in pairs)
+    where = " where accuracy counts for more than training time" * dearer
+    return f"with {labels:,.0f} labels per class take **{the(choice)}** (preset *{choice[0].preset}*){where}{fewer}"
 
 
 def abstract(study: Study) -> Prose:
@@ -59,9 +50,10 @@ def abstract(study: Study) -> Prose:
                if pair not in counts]  # fmt: skip
     told = say(f"{named}, {listed(rates)} of the {info['data']['test']:,} test images{same}", *map(ahead, counts),
                *earlier, "all intervals are 95 % intervals")  # fmt: skip
-    price = [", and ".join(filter(None, (f"{the(pair.b)} {times(pair)} as {the(pair.a)}", without_views(study, pair))))
-             for pair in counts if pair.times]  # fmt: skip
-    each = f"{used / len(study.first.classes):,.0f} labels per class"
+    price = [", and ".join(filter(None, (f"with *{pair.b[0].preset}*, {the(pair.b)} {times(pair)} as {the(pair.a)}",
+                                         without_views(study, pair)))) for pair in counts if pair.times]  # fmt: skip
+    several = len(measures.budget_curve(study)) > 1
+    each = "these numbers of labels" if several else f"{used / len(study.first.classes):,.0f} labels per class"
     bound = f"this holds for these weights, these images and {each} ([more](#limits-of-this-study))"
     meant = [f"*{name}* {MEANINGS[name]}" if name in MEANINGS else f"*{name}*" for name in study.presets]
     presented = f"The sections on each approach present *{study.presented}*."
@@ -96,26 +88,29 @@ def _seeds(study: Study) -> str:
 
 
 def claims(study: Study, published: dict) -> Prose | None:
-    """The homework report's three claims, and what became of each here; None where the study is not the homework's."""
+    """Three claims of the homework report, and what became of each here; None where the study is not the homework's."""
     if not (answers := _answers(study, published)):
         return None
     theirs = [approach for approach in study.approaches if approach in published][:2]
     a, b = (APPROACHES[approach].the for approach in theirs)
     gap = designs.published_difference(published, *theirs)
     took_there = listed(seconds(published[approach]["train_seconds"]) for approach in theirs)
+    took_there += "".join(f"; in another place {seconds(elsewhere)}" for approach in theirs
+                          if (elsewhere := published[approach].get("train_seconds_elsewhere")))  # fmt: skip
     heads = [
         f"**{capital(b)} gains {100 * gap.mean:.1f} points.** One unseeded run of each, at its best test epoch, "
         f"gives {points(gap)}, taken as unpaired, since its predictions were not published: "
         f"{'a' if gap.clear else 'no'} difference is shown.",
-        f"**Both take the same time** ({took_there}).",
-        f"**{capital(a)} is the choice where labels or compute are scarce.** This was not tested there.",
+        f"**Both take about the same time** ({took_there}).",
+        f"**{capital(a)} is of particular value where labels or compute are limited.** This was not tested there.",
     ]
     (_, accuracies), *others = answers  # who is ahead stands above
     told = [f"{heads[0]} {accuracies}", *(" ".join(part for part in (head, short, more) if part)
                                           for head, (short, more) in zip(heads[1:], others, strict=True))]  # fmt: skip
     lines = [f"{number}. {each}" for number, each in enumerate(told, 1)]
     return Prose(
-        f"The homework report {published['source']} makes three claims. What became of them:\n\n" + "\n".join(lines)
+        f"The homework report {published['source']} makes, among others, three claims. What became of them:\n\n"
+        + "\n".join(lines)
     )
 
 
@@ -129,21 +124,21 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
              if set(theirs) <= (runs := study.of(preset)).keys()}  # fmt: skip
     best = compare(*(study.best[approach] for approach in theirs))
     shown, b = pairs.get(study.presented, best), the(best.b)
-    each = "; ".join(f"*{preset}*{_more_images(pair)}, {points(pair.accuracy)}{f', {won(pair)}' if won(pair) else ''}"
+    each = "; ".join(f"*{preset}*{more_images(pair)}, {points(pair.accuracy)}{f', {won(pair)}' if won(pair) else ''}"
                      for preset, pair in pairs.items())  # fmt: skip
     kept, anew = costs.operations_ratios(shown.a, shown.b)
     spent = [published[approach]["train_seconds"] for approach in theirs]
-    timed = "; ".join(f"*{pair.b[0].preset}*, {times(pair)}" for pair in dict.fromkeys([shown, best]) if pair.times)
-    kept_or_not = f", and {factor(kept)} times where frozen features are kept" * (kept != anew)
+    timed = listed(f"{ratio(pair)} with *{preset}*{more_images(pair)}" for preset, pair in pairs.items() if pair.times)
+    kept_or_not = f", and {factor(kept)} times where frozen features are kept" if kept and kept != anew else ""
     work = (f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
-            f"runs the frozen trunk in every epoch{kept_or_not}. The two times printed there differ by "
-            f"{percent(abs(spent[1] / spent[0] - 1))}, as they would in a loop that mostly waits for its "
-            "images.")  # fmt: skip
+            f"runs the frozen trunk in every epoch{kept_or_not}. The two times that were measured there differ by "
+            f"{percent(abs(spent[1] / spent[0] - 1))}; a loop that mostly waits for its images would do that, which "
+            "was not tested.")  # fmt: skip
     labels = led(study, theirs)
     scarce = f" {capital(where_scarce(study, theirs))}."
     return [
         (f"In the main comparison, {ahead(best)}.", f"{capital(b)} minus {the(best.a)}: {each}."),
-        (f"{capital(b)} beside {the(best.a)}: {timed}." if timed else "", work),
+        (f"{capital(b)} trains for {timed} as long as {the(best.a)}." if timed else "", work),
         (f"Labels: {labels}.{scarce}" if labels else "", f"Compute: {overtakes(best)}." if best.times else ""),
     ]
 
@@ -160,34 +155,30 @@ def where_scarce(study: Study, approaches: Sequence[str]) -> str:
 def overtakes(pair: Comparison) -> str:
     """When the second approach has the validation accuracy that the first one selects."""
     target, a, b = costs.selected_accuracy(pair.a), the(pair.a), the(pair.b)
-    sentence = f"{a} is done after {took(pair.a)}, with a validation accuracy of {percent(target)}"
+    sentence = (f"with *{pair.a[0].preset}*, {a} is done after {took(pair.a)} and then right on {percent(target)} of "
+                "the validation images")  # fmt: skip
     passed = costs.reached(pair.b, target)
     found = passed.of_those_that_do
     if not found:
         return f"{sentence}; {b} does not reach that{' with any seed' * (len(passed.seconds) > 1)}"
-    when, span = float(np.mean(found)), by_seed(seconds(min(found)), seconds(max(found)))
+    when, span = float(np.median(found)), by_seed(seconds(min(found)), seconds(max(found)))
+    middle = "a median of " * (len(found) > 1)
     planned = count(pair.b[0].info["config"]["epochs"], "epoch")
-    sentence += f"; {b}, planned for {planned}, passes that after {seconds(when)}{span}"
+    sentence += f"; {b}, planned for {planned}, passes that after {middle}{seconds(when)}{span}"
     if len(found) < len(passed.seconds):
         return f"{sentence}, with {len(found)} of {len(passed.seconds)} seeds"
     return f"{sentence}{', and so is ahead whatever the time' * (when <= mean_of(pair.a, 'train_seconds'))}"
 
 
-def _more_images(pair: Comparison) -> str:
-    """That the second approach trains on more images, as the published defects have it."""
-    a, b = (runs[0].info["data"]["train"] for runs in (pair.a, pair.b))
-    return f" ({b:,} training images against {a:,})" * (b != a)
-
-
 def verdict(study: Study, published: dict | None = None) -> Prose | None:
-    """The conclusion: the three claims, or else the trade-offs; which step, which control helps; what to use."""
+    """The conclusion: three claims, or else the trade-offs; which step, which control helps; what to use."""
     pairs = counted_on(study)
     if not pairs:
         return None
     if answers := published and _answers(study, published):
         on = zip(("Accuracy", "Time", "Scarcity"), answers, strict=True)
         lines = [f"{number}. *{subject}.* {short}" for number, (subject, (short, _)) in enumerate(on, 1) if short]
-        first = f"As to the three claims of the homework report {published['source']}:\n\n" + "\n".join(lines)
+        first = f"As to these claims of the homework report {published['source']}:\n\n" + "\n".join(lines)
     else:
         first = say(*(f"with the preset *{pair.b[0].preset}*, {trade(pair)}" for pair in pairs)).markdown  # type: ignore
     more = [*decisive(study), *worthwhile(study), f"for images like these, {recommended(study)}"]
@@ -210,7 +201,7 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
         ),
         "Images and labels": (
             f"the images are {text(name)}{again * ('jpeg' in name.lower())}",
-            f"the network sees them at {size} × {size} pixels, and not at the {usual} × {usual} of its own training"
+            f"the network sees them at {size} × {size} pixels, and not at the {usual} × {usual} that it was made for"
             * (size < usual),
             f"{used / len(run.classes):,.0f} labelled images per class are used, those that validate included",
             *known,
@@ -221,7 +212,7 @@ def limits(study: Study, known: Sequence[str] = (), cards: dict | None = None) -
             "alike, not pictures of another origin",
             f"a seed draws {_drawn_by_seed(run)}; the pretrained weights are the same for all",
         ),
-        "Times": (f"they are those of {device}, and on another device their ratios are others",),
+        "Times": (f"they are those of {device}, and on another device their ratios will differ",),
     }
     return Prose("\n".join(f"- **{name}.** {say(*told).markdown}" for name, told in parts.items()))  # type: ignore
 

@@ -4,7 +4,7 @@ What a study has not run is not spoken of: such a function returns None, and its
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,75 +12,13 @@ from report_lib.config import APPROACHES
 from report_lib.evidence import Comparison, compare, comparisons, costs, designs, measures
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.evidence.stats import Difference
-from report_lib.page.numbers import by_seed, factor, fixed, listed, percent, points, rate, reach, seconds
+from report_lib.page.numbers import factor, fixed, listed, percent, points, rate, seconds
+from report_lib.page.pairs import ahead, counted_on, more_images, times, without_views, won
 from report_lib.page.parts import Prose, text
-from report_lib.page.words import company, count, say, took
+from report_lib.page.words import company, count, disturbed, say, took
 from report_lib.runs import Runs, Study
 
 UNEVEN = 1.25  # ratio of the longest to the shortest time for the same work, above which it is spoken of
-
-# --- two approaches --------------------------------------------------------------------------------------------
-
-
-def ahead(pair: Comparison) -> str:
-    """Which of two approaches is ahead in test accuracy, and by how much."""
-    difference, a, b = pair.accuracy, the(pair.a), the(pair.b)
-    if pair.same_images_right:
-        return f"{b} and {a} get the same test images right"
-    if not difference.clear:
-        return f"no difference between {b} and {a} is shown ({points(difference)})"
-    low, high = sorted(abs(bound) for bound in (difference.low, difference.high))
-    digits = reach(low, high)[1]
-    first, second = (b, a) if difference.mean > 0 else (a, b)
-    between = f"{fixed(100 * low, digits)} to {fixed(100 * high, digits)}"
-    return f"{first} is ahead of {second} by {fixed(100 * abs(difference.mean), digits)} points ({between})"
-
-
-def won(pair: Comparison) -> str:
-    """With how many seeds the second approach has the higher test accuracy; nothing for a single one."""
-    if len(pair.a) == 1:
-        return ""
-    more, same = pair.seeds_won
-    return f"ahead with {more}{f' and level with {same}' * (same > 0)} of {len(pair.a)} seeds"
-
-
-def times(pair: Comparison) -> str:
-    """How long b trains beside a, such as "takes 31 times (20 to 44 by seed) as long to train"; nothing across
-    devices."""
-    if not pair.times:
-        return ""
-    longer = pair.times[0] >= 1
-    mean, low, high = pair.times if longer else [1 / pair.times[at] for at in (0, 2, 1)]
-    ratio = f"{factor(mean)} times{by_seed(factor(low), factor(high))}"
-    return f"takes {ratio} as long to train" if longer else f"trains {ratio} as fast"
-
-
-def without_views(study: Study, pair: Comparison) -> str:
-    """How long b trains beside a without the augmented views that a sees, where these bring it no clear gain; nothing
-    where they do, or where the ladder did not ask."""
-    rungs = designs.ladder(study, pair.a[0].approach) if pair.a[0].preset == "tuned" else []
-    at = next((n for n, (name, _, _) in enumerate(rungs) if "augmentation" in name), 0)
-    gain = rungs[at][2] if at else None
-    if not gain or costs.views(pair.a[0]) < 2 or gain.clear and gain.mean > 0:
-        return ""
-    before = compare(rungs[at - 1][1], pair.b)
-    if not before.times:
-        return ""
-    ratio, who = factor(before.times[0]), the(pair.a)
-    without = f"{who} does without augmented views, which bring it no clear gain ({points(gain)})"
-    return f"{ratio} times as long where {without}"
-
-
-def trade(pair: Comparison) -> str:
-    verdict, price = ahead(pair), times(pair)
-    if price and pair.accuracy.clear and pair.accuracy.mean > 0:
-        return f"{verdict}, and {price}"
-    return f"{verdict}; {the(pair.b)} {price}" if price else verdict
-
-
-def counted_on(study: Study) -> list[Comparison]:
-    """Those of the presented preset, then the ones that count, between the best of each approach."""
-    return list(dict.fromkeys([*comparisons(study.of()), *comparisons(study.best)]))
 
 
 def timed(study: Study) -> Runs:
@@ -102,9 +40,11 @@ def intervals(study: Study) -> Prose:
     freedom = listed((str(number - 1) for number in sorted(seeds)), "or")
     return say(  # type: ignore[return-value]
         "an interval covers new seeds and new test images: the variances of both are added, seeds by Student’s t with "
-        f"{freedom} degrees of freedom [@howe1974]; with so few, intervals are rather too wide than too narrow",
+        f"{freedom} degrees of freedom [@howe1974]; with so few, an interval is approximate, and mostly too wide "
+        "rather than too narrow",
         "a difference is computed seed by seed and image by image" + (
             ", between the seeds that both approaches have" if len(seeds) > 1 else ""),
+        "a difference is called clear where its interval excludes zero",
     )  # fmt: skip
 
 
@@ -115,7 +55,7 @@ def differences(study: Study) -> Prose | None:
         for pair in comparisons(study.of(preset)):
             counts = " (the main comparison)" * (pair in comparisons(study.best))
             wins = f"; {the(pair.b)} is {won(pair)}" if won(pair) else ""
-            sentences.append(f"with the preset *{preset}*{counts}, {ahead(pair)}{wins}")
+            sentences.append(f"with the preset *{preset}*{counts}{more_images(pair)}, {ahead(pair)}{wins}")
     return say(*sentences)
 
 
@@ -149,7 +89,7 @@ def agreement(study: Study) -> Prose | None:
                 level = "less often than two seeds of either do" if each.mean < min(own) else (
                     "less often than two seeds of one of them do" if each.mean < max(own)
                     else "no less often than two seeds of either do")  # fmt: skip
-                part = "; part of that is their unlike accuracy" * (
+                part = "; part of that is their unequal accuracy" * (
                     level.startswith("less") and study.approaches[0] in each.names and bool(unlike & {*each.names})
                 )
                 sentences.append(f"with the preset *{preset}*, {listed(names)} name the same class on "
@@ -174,20 +114,26 @@ def time(study: Study) -> Prose | None:
         sentences.append(f"with the preset *{preset}*, {b} {times(pair)} as {a}, {took(pair.b)} against {took(pair.a)} "
                          f"on the same device{unlike}")  # fmt: skip
         kept, anew = costs.operations_ratios(pair.a, pair.b)
-        again = f", and {factor(anew)} times if the frozen features were not kept" * (kept != anew)
-        sentences.append(f"counted in operations, it takes {factor(kept)} times as much{again}")
+        if kept is None:  # the record does not say what of the network ran once
+            sentences.append(f"counted in operations, it takes {factor(anew)} times as much if no features were kept")
+        else:
+            again = f", and {factor(anew)} times if the frozen features were not kept" * (kept != anew)
+            sentences.append(f"counted in operations, it takes {factor(kept)} times as much{again}")
         if costs.views(pair.a[0]) > 1 and (features := mean_of(pair.a, "features_seconds")):
             without = without_views(study, pair)
             brings = f"; {b} takes {without}, as [Table](#tab-ladder) says" if without else ""
             views = f"{costs.views(pair.a[0])} views of each picture"
-            sentences.append(f"{a} spends {seconds(features)} of that on the features of {views}{brings}")
+            sentences.append(
+                f"of its {took(pair.a)}, {a} spends {seconds(features)} on the features of {views}{brings}"
+            )
         spent = [run.info["train_seconds"] for run in pair.b]
         if max(spent) > UNEVEN * min(spent):
             sentences.append(f"the same work took {seconds(min(spent))} to {seconds(max(spent))} by seed, so a ratio "
                              f"is known to a factor of {fixed(max(spent) / min(spent), 1)} only")  # fmt: skip
-    if any(costs.features_shared(pair.a) for pair in counted_on(study)):
+    if shared := [pair.a for pair in counted_on(study) if costs.features_shared(pair.a)]:
         sentences.append("the time of the frozen features was measured once and counts for every seed, so the range of "
                          "a ratio is that of the other times")  # fmt: skip
+        sentences += map(disturbed, shared)
     return say(*sentences, company(timed(study))) if sentences else None
 
 
@@ -207,7 +153,7 @@ def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
                 of, tried = search["conditions"], len(search["trials"])
                 labels = f"{of['per_class']:,}" if of["per_class"] else "all"
                 other = ", with other weights than here" * (of["weights"] != study.weights_sha)
-                how = (f"in {tried} trials with {labels} labels per class, judged on {of['validation_images']:,} "
+                how = (f"in {tried} trials each with {labels} labels per class, judged on {of['validation_images']:,} "
                        f"validation images at {of['image_size']} pixels{other}")  # fmt: skip
                 made.setdefault(how, []).append(the(study.best[approach]))
     if not made:
@@ -219,18 +165,22 @@ def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
     same = {search["conditions"]["seed"] for search in used} & {run.seed for run in study.all_runs}
     if same:
         sentences.append(f"the searches used seed {listed(map(str, sorted(same)))}, which is among those compared")
-    if edges := [*filter(None, (_at_the_edge(study, searches, a) for a in study.approaches))]:
-        sentences.append(f"of the few values that were tried, the largest won for {'; '.join(edges)}: larger ones may "
-                         "be better")  # fmt: skip
+    every = [(approach, searches[name]) for approach in study.approaches
+             for name in (approach, f"{approach}_few") if name in searches]  # fmt: skip
+    for extreme, beyond in ((max, "larger"), (min, "smaller")):
+        if edges := [*filter(None, (_at_the_edge(study, *search, extreme) for search in every))]:
+            sentences.append(f"of the few values that were tried, the {beyond.removesuffix('r')}st won for "
+                             f"{'; '.join(edges)}: {beyond} ones may be better")  # fmt: skip
     return say(*sentences)
 
 
-def _at_the_edge(study: Study, searches: Mapping[str, dict], approach: str) -> str:
-    """Which settings of an approach's search won with the largest value of all that were tried."""
-    search = searches.get(approach, {"winner": {}})
-    top = [name.replace("_", " ") for name, value in search["winner"].items()
-           if len(tried := {row[name] for row in search["trials"]}) > 1 and value == max(tried)]  # fmt: skip
-    return f"{listed(top)} of {the(study.best[approach])}" if top else ""
+def _at_the_edge(study: Study, approach: str, search: dict, extreme: Callable) -> str:
+    """Which settings of an approach's search won with the largest or smallest value of all that were tried."""
+    won = [name.replace("_", " ") for name, value in search["winner"].items()
+           if len(tried := {row[name] for row in search["trials"]}) > 1 and value == extreme(tried)]  # fmt: skip
+    labels = search["conditions"]["per_class"]
+    at = f" with {labels:,} labels per class" if labels else ""
+    return f"{listed(won)} of {the(study.best[approach])}{at}" if won else ""
 
 
 def tuned(study: Study) -> Prose | None:
@@ -246,7 +196,8 @@ def tuned(study: Study) -> Prose | None:
             told.append(f"no clear effect is shown for {listed(unclear)}")
         by_step = f"; step by step ([Table](#tab-ladder)), {', and '.join(told)}" * bool(steps)
         sentences.append(f"from *corrected* to *tuned*, {the(pair.b)} changes by {points(pair.accuracy)}{by_step}")
-    return say(*sentences)
+    chance = "by chance alone one interval in twenty would exclude zero" * any("clearly" in told for told in sentences)
+    return say(*sentences, chance)
 
 
 def decisive(study: Study) -> list[str]:
@@ -280,17 +231,17 @@ def defects(study: Study) -> Prose | None:
     if not effects:
         return None
     drawn = [each for each in effects if each["defect"] != "select_on_test"]
-    other, sentences = " other" * (len(drawn) < len(effects)), []
+    none, sentences = "of the other defects, none" if len(drawn) < len(effects) else "no defect", []
     for verb, sign in (("raise", 1), ("lower", -1)):
         named = [(f"“{each['label']}” with {the(each['runs'])}", each["effect"]) for each in drawn]
         clear = "; ".join(_clear(named, sign))
         sentences.append(f"these clearly {verb} the reported accuracy: {clear}" if clear
-                         else f"no{other} defect alone clearly {verb}s the reported accuracy")  # fmt: skip
+                         else f"{none} alone clearly {verb}s the reported accuracy")  # fmt: skip
     chosen = [f"{points(each['effect'])} by seed, for {the(each['runs'])}" if each["effect"].high
               else f"nothing, for {the(each['runs'])}" for each in effects if each not in drawn]  # fmt: skip
     if chosen:
         sentences.insert(0, "what the best test epoch adds to the one that validation would have selected in the same "
-                         f"run: {'; '.join(chosen)}")  # fmt: skip
+                         f"run, which cannot be less than nothing: {'; '.join(chosen)}")  # fmt: skip
     alone = {each["approach"] for each in effects}
     for each in every:
         if each["defect"] == "all":
@@ -336,12 +287,12 @@ def _alone(pair: Comparison, signs: Sequence[tuple[str, int, Comparison]]) -> st
     return " (one seed)" * (min(len(pair.a), len(pair.b)) == 1 < max(seeds))
 
 
-def not_ahead_up_to(study: Study, approach: str) -> str:
-    """Up to how many labels per class an approach is not shown to be ahead of the first, which it is with more; nothing
+def not_ahead_with(study: Study, approach: str) -> list[str]:
+    """With which few labels per class an approach is not shown to be ahead of the first, which it is with more; none
     where that is not so."""
     signs = by_labels(study, study.approaches[0], approach) if approach != study.approaches[0] else []
     level = list(itertools.takewhile(lambda point: point[1] <= 0, signs))
-    return level[-1][0] if 0 < len(level) < len(signs) else ""
+    return [labels for labels, _, _ in level] if len(level) < len(signs) else []
 
 
 def budgets(study: Study) -> Prose | None:
@@ -359,10 +310,10 @@ def classes(study: Study) -> Prose | None:
         named = list(zip(map(text, pair.a[0].classes), pair.classes, strict=True))
         up, down = (sorted(_sure(named, sign), key=lambda each: -abs(each[1].mean)) for sign in (1, -1))
         sides = [f"{side} on {_of_all(len(found), len(named))}"
-                 + (f" (most on {found[0][0]}: {points(found[0][1])})" if found else "")
+                 + (f" ({'most on ' * (len(found) > 1)}{found[0][0]}: {points(found[0][1])})" if found else "")
                  for side, found in ((f"clearly ahead of {the(pair.a)}", up), ("clearly behind", down))]  # fmt: skip
         sentences.append(f"with the preset *{pair.b[0].preset}*, {the(pair.b)} is {' and '.join(sides)}")
-    return say(*sentences, "the largest of many differences would be smaller in other runs, and by chance alone one "
+    return say(*sentences, "the largest of many differences tends to be smaller in other runs, and by chance alone one "
                "interval in twenty would exclude zero" if sentences else "")  # fmt: skip
 
 

@@ -181,7 +181,8 @@ def published(study: Study, published: dict) -> Table | None:
         "tab-published",
         "The homework report’s figures, each of one run, beside ours, mean ± standard deviation of n seeds.",
         rows,
-        ["Published: CIFAR-10, ImageNet weights, the best test epoch, a T4; binomial interval.",
+        ["Published: CIFAR-10, ImageNet weights, 224 px, the best test epoch, a T4; binomial interval. Its time of "
+         "full fine-tuning includes the test images after each epoch; ours never does.",
          f"Here: {study.settings['data_name'] or info['data']['name']}, {info['weights']['name']}, "
          f"{info['config']['image_size']} px, {measures.device_of(study.all_runs)}; intervals: "
          f"{methods(map(accuracy, study.of_presets))}."],
@@ -235,11 +236,11 @@ def cost(study: Study) -> Table:
         "tab-cost",
         "Cost of one run, mean ± standard deviation of the seeds.",
         rows,
-        ["Trained, and operations for one image once forward and once backward, two for each multiply-add: "
+        ["Trained parameters, and operations for one image, forward and backward, two for each multiply-add: "
          + "; ".join(f"{name}, {what}" for name, what in work.items()) + ".",
-         "Training: with the time of the features, and of a probe that a run starts from; without a deviation where "
-         "features measured once served several seeds. Images/s: of the training steps alone. Memory: the most that "
-         "any seed took."],
+         "Training: with the time of the features, and of a probe that a run starts from, but not of validation; "
+         "without a deviation where features measured once served several seeds. Images/s: of the training steps "
+         "alone. Memory: the most that any seed took."],
     )  # fmt: skip
 
 

@@ -29,6 +29,8 @@ from report_lib.page.numbers import (
 from report_lib.page.parts import Prose, text
 from report_lib.runs import Run, Runs
 
+DISTURBED = 0.05  # share of the machine's CPU time of others, from which a single measurement is spoken of
+
 
 def say(*sentences: str) -> Prose | None:
     """Sentences of a notebook's own as one paragraph, each with a capital and a stop; None if there are none."""
@@ -58,6 +60,16 @@ def company(runs: Runs, when: str = "meanwhile") -> str:
         return ""
     between = listed((percent(share) for share in shares), "to")
     return f"{when} other processes took {between} of the machine’s CPU time"
+
+
+def disturbed(runs: Runs) -> str:
+    """That others were at work while the features were computed that all of `runs` use; nothing where they were not."""
+    first = min(runs, key=lambda run: run.info["provenance"]["finished"])
+    share = first.info["provenance"].get("others_share") or 0.0
+    if share < DISTURBED:
+        return ""
+    return (f"while those of {the(runs)} with *{runs[0].preset}* were, other processes took {percent(share)} of the "
+            "machine’s CPU time: on a quiet machine it takes less, and the ratio is larger")  # fmt: skip
 
 
 def unequal(runs: Runs) -> str:
