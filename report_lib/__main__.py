@@ -226,6 +226,10 @@ def prepare(settings: dict) -> None:
         names = f"{images.classes[few[0]]!r}" + f" and {len(few) - 1:,} other classes" * (len(few) > 1)
         least = int(0.5 / planned[0].val_fraction) + 1
         print(f"no image of {names} validates: a class needs {least} training images for that", file=sys.stderr)
+    labels = len(images.train_labels) / len(images.classes)
+    if "tuned" in settings["presets"] and not settings["per_class"] and labels <= configs.FEW_LABELS:
+        print(f"about {labels:,.0f} labels per class, but tuned takes the settings for many, since PER_CLASS was not "
+              f"given: with {configs.FEW_LABELS} or less, it takes those for few", file=sys.stderr)  # fmt: skip
     study = Study(settings, images.fingerprint, weights.sha256)
     print(study.disk_needed(images, weights), file=sys.stderr)
     print("".join(f"{name}\n" for name in dict.fromkeys(study.missing())), end="")

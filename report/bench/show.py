@@ -48,9 +48,9 @@ def summary(bench: dict) -> Prose:
         else bench["device"]
     )
     return Prose(
-        f"Measured on {text(where)}, ours in {bench['precision']} and the published loop in float32, on "
-        f"{bench['images']:,} images of {text(bench['data'])} at {bench['image_size']} px, {bench['repeats']} repeats "
-        "by turns. The published loop was timed for one epoch, "
+        f"Measured on {bench['finished'][:10]} with {text(where)}, ours in {bench['precision']} and the published loop "
+        f"in float32, on {bench['images']:,} images of {text(bench['data'])} at {bench['image_size']} px, "
+        f"{bench['repeats']} repeats by turns. The published loop was timed for one epoch, "
         f"since its other epochs do the same work but for dropout; ours for all "
         f"{bench['our_epochs_measured']['linear_probe']} epochs "
         f"of the linear probe, frozen features included, and for one of fine-tuning. The linear probe is "
@@ -114,9 +114,10 @@ def answer(bench: dict) -> Table:
                 )
     return table(  # type: ignore[return-value]
         "tab-answer",
-        "Seconds until the validation accuracy that the preset corrected selects is reached, frozen features "
-        f"included, on {bench['answer_labels']} labelled images per class. Where it is not reached, the time is that "
-        "of all epochs. The ratio is the published loop's time, on the same images, over ours, where ours reaches it.",
+        "Seconds until the validation accuracy that the preset corrected selects is reached, in one run of each, "
+        f"frozen features included, on {bench['answer_labels']} labelled images per class. Where it is not reached, "
+        "the time is that of all epochs. The ratio is the published loop's time, on the same images, over ours, where "
+        "ours reaches it.",
         rows,
         left="lrlrrrr",
     )

@@ -68,7 +68,7 @@ class Config:
         "embedded", Source(("imagenet", "embedded", "none"), "an existing .safetensors or .pth file", file=True),
         "imagenet, embedded, none, or the path of a .safetensors or .pth state dict of the network",
     )  # fmt: skip
-    image_size: int = option(224, Number(1, LARGEST_IMAGE), "pixels a side that images are enlarged to", make="SIZE")
+    image_size: int = option(224, Number(1, LARGEST_IMAGE), "pixels a side that images are brought to", make="SIZE")
     epochs: int = option(10, Number(1, 10_000), "passes over the training images")
     batch_size: int = option(128, Number(1, 1_000_000), "images per step", make="BATCH")
     val_fraction: float = option(
@@ -86,7 +86,7 @@ class Config:
         1.0, Number(0, 10, above=True), "learning rate of the pretrained layers, as a multiple of the head's",
         only=("last_block", "all"),
     )  # fmt: skip
-    weight_decay: float = option(0.0, Number(0, 10), "decoupled for Adam [@loshchilov2019], L2 for SGD")
+    weight_decay: float = option(0.0, Number(0, 10), "decoupled for Adam, L2 for SGD")
     schedule: str = option("constant", ("constant", "cosine"), "constant, or falling to zero along a cosine")
     warmup: float = option(0.0, Number(0, 1, below=True), "share of all steps over which the learning rate rises")
     start: str = option(

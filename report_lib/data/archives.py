@@ -66,6 +66,8 @@ def members(path: Path, wanted: Callable[[Member], bool]) -> Iterator[tuple[Memb
     ) as error:  # fmt: skip
         kind, what = _other_kind(path)
         advice = f"it is {kind}, so {what}" if kind else "is it complete? Else unpack it and name the folder"
+        if not kind and not {".tar", ".zip", ".tgz", ".txz", ".tbz2"} & {each.lower() for each in path.suffixes}:
+            advice = "it takes a folder with train/ and test/, or an archive of one"
         raise InputError(
             f"data is {str(path)!r}, which cannot be read as a tar or zip archive ({error or type(error).__name__}); "
             f"{advice}"

@@ -19,6 +19,8 @@ from report_lib.data import archives, decoded, folders, pictures
 from report_lib.files import InputError, bar
 
 LARGEST = 1 << 28  # bytes of one image file
+BROKEN = "undecodable images"
+NAMED = 10  # of them
 CHUNK = 256  # files that are looked at, or decoded, before anything is done with them
 
 
@@ -58,7 +60,7 @@ def decode(path: Path, image_size: int, native: Path) -> Path:
             with decoded.writing(entry, {part: len(labels[part]) for part in labels}, shape) as pixels:
                 _fill(path, rows, pixels, functools.partial(pictures.decode, shape=shape, values=values), odd)
                 said = [f"{pictures.ODD[k]}: {len(n):,} of {len(rows):,}, such as {n[0]!r}." for k, n in odd.items()]
-                every = [*notes, *merged, *alike, *ranges, *said]
+                every = [*notes, *merged, *alike, *ranges, *said, *_named_broken(useless)]
                 facts = decoded.finish(pixels, classes, labels, {"left_out": unused, "range": values, "notes": every})
         except _Lost as lost:
             useless |= lost.args[0]
@@ -104,10 +106,17 @@ def skipping() -> bool:
     return given == "1"
 
 
+def _named_broken(useless: dict[str, str]) -> list[str]:
+    """Which images could not be decoded, in a sentence."""
+    names = sorted(name for name, kind in useless.items() if kind == BROKEN)
+    more = f" and {len(names) - NAMED:,} more" * (len(names) > NAMED)
+    return [f"Not decodable: {', '.join(map(repr, names[:NAMED]))}{more}."] if names else []
+
+
 def _undecodable(path: Path, name: str, reason: str) -> str:
     """The kind of an image that cannot be decoded, if such are left out."""
     if skipping():
-        return "undecodable images"
+        return BROKEN
     raise InputError(
         f"data is {str(path)!r}, whose image {name!r} cannot be decoded ({reason}); repair or remove it, or leave out "
         "all such images with REPORT_SKIP_UNDECODABLE=1"

@@ -38,7 +38,8 @@ def abstract(study: Study) -> Prose:
     """The first page's summary: what came out, what to use, which data and weights, and what was run."""
     info, best = study.first.info, list(study.best.values())
     config, used = info["config"], info["data"]["train"] + info["data"]["validation"]
-    labels = f"{config['per_class']:,} per class, {used:,} in all" if config["per_class"] else f"{used:,}"
+    fewer = "up to " * (used < config["per_class"] * len(study.first.classes))
+    labels = f"{fewer}{config['per_class']:,} per class, {used:,} in all" if config["per_class"] else f"{used:,}"
     others = [f"*{name}*" for name in study.presets if name != study.presented]
     rate_given, counts = study.settings["learning_rate"], comparisons(study.best)
     alike = [counts[0].a, *(pair.b for pair in counts)] if counts else best  # runs of the seeds that all have

@@ -161,6 +161,12 @@ def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
     alike = {tuple(names): [how for how in made if made[how] == names] for names in made.values()}
     sentences = [f"the settings of {listed(names)} were searched {', and '.join(how)}" for names, how in alike.items()]
     sentences.append("of the trials within one standard error of the best, one with the fewest epochs was taken")
+    if own := [
+        the(study.best[approach])
+        for approach in study.approaches
+        if approach in study.best and approach not in searches and f"{approach}_few" not in searches
+    ]:
+        sentences.append(f"no search was made for {listed(own)}, whose settings are those of an approach alike")
     used = [searches[name] for name in (*study.approaches, *(f"{a}_few" for a in study.approaches)) if name in searches]
     same = {search["conditions"]["seed"] for search in used} & {run.seed for run in study.all_runs}
     if same:

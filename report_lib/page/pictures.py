@@ -11,7 +11,7 @@ from report_lib.config import APPROACHES
 from report_lib.data import Images
 from report_lib.evidence import measures
 from report_lib.evidence.measures import check_images, probabilities, the
-from report_lib.page.numbers import confidence
+from report_lib.page.numbers import confidence, listed
 from report_lib.page.parts import Figure
 from report_lib.page.style import WIDTH, drawn, short_names, shorten, styled
 from report_lib.runs import Run, Runs
@@ -65,8 +65,8 @@ def mistakes(runs: Mapping[str, Runs], images: Images, count: int = 6) -> Figure
     surest = max((probabilities(runs[name][0])[0].max(1)[at].max(initial=0) for name, at in chosen.items()), default=0)
     return _gallery(
         "fig-mistakes",
-        f"The mistakes each approach is surest of (seed {_seed(runs)}): the true class, what was predicted, and with "
-        f"which confidence. The surest has {confidence(float(surest), 1)}."
+        f"The mistakes each approach is surest of ({_which(runs)}): the true class, what was predicted, and with "
+        f"which confidence. The surest of all has {confidence(float(surest), 1)}."
         if surest else "No approach makes a mistake on the test images.",
         [(APPROACHES[name].name, _judged(runs[name][0], at, images)) for name, at in chosen.items()],
     )  # fmt: skip
@@ -92,8 +92,8 @@ def disagreements(runs: Mapping[str, Runs], images: Images, count: int = 6) -> F
     other = "the other one" if len(runs) == 2 else "the surest of the others"
     return _gallery(
         "fig-disagreements",
-        f"Test images that only one approach gets right (seed {_seed(runs)}; {', '.join(counts)}): the true class, and "
-        f"what {other} said.",
+        f"Test images that only one approach gets right ({_which(runs)}; {', '.join(counts)}), those where it leads "
+        f"most: the true class, and what {other} said, with which confidence.",
         rows,
     )
 
@@ -118,8 +118,10 @@ def neighbours(run: Run, rows: Sequence[tuple[int, Sequence[tuple[int, float]]]]
     )
 
 
-def _seed(runs: Mapping[str, Runs]) -> int:
-    return next(iter(runs.values()))[0].seed
+def _which(runs: Mapping[str, Runs]) -> str:
+    """The seed and the presets of pictures."""
+    firsts = [each[0] for each in runs.values()]
+    return f"seed {firsts[0].seed}, preset {listed(run.preset for run in firsts)}"
 
 
 def _label(run: Run, at: int) -> int:

@@ -77,10 +77,10 @@ def curves(runs: Runs) -> Figure:
 
 
 def _stepped(axis: plt.Axes, name: str) -> tuple[float, float]:
-    """The steps below and above all that an axis shows."""
-    step, shown = STEPS[name], axis.dataLim
-    low = step * np.floor(shown.y0 / step)
-    return float(low), float(max(step * np.ceil(shown.y1 / step), low + step))
+    """The steps below and above all that an axis shows; an accuracy ends at 100."""
+    step, shown, most = STEPS[name], axis.dataLim, 100 if name == "accuracy" else np.inf
+    low = min(step * np.floor(shown.y0 / step), most - step)
+    return float(low), float(min(max(step * np.ceil(shown.y1 / step), low + step), most))
 
 
 def confusion(*of: Runs) -> Figure:
@@ -181,13 +181,15 @@ def accuracy_against_time(study: Study) -> Figure:
         axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.margins(x=0.5, y=0.3)
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, -4), min(high, 104))
         _name_points(axis, shown)
-    dots = "; seeds as dots" * any(len(runs) > 1 for runs in shown)
+    means = ", means of all seeds and, as dots, the seeds" * any(len(runs) > 1 for runs in shown)
     hollow = " Hollow: the test images selected the epoch." * any(r[0].info["selected_on"] == "test" for r in shown)
     return drawn(
         fig,
         "fig-accuracy-time",
-        f"Test accuracy against training time, with 95 % intervals ({methods(map(accuracy, shown))}){dots}.{hollow}",
+        f"Test accuracy against training time{means}, with 95 % intervals ({methods(map(accuracy, shown))}).{hollow}",
         "; ".join(f"{the(runs)}, {runs[0].preset}: {rate(accuracy(runs))}" for runs in shown),
     )
 

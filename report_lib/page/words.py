@@ -137,7 +137,8 @@ def settings(run: Run) -> Prose:
     return say(  # type: ignore[return-value]
         f"the preset *{run.preset}* trains with {optimizer} at a learning rate of {config['learning_rate']:g}, which "
         f"{rise}{course}",
-        f"{count(config['epochs'], 'epoch')} of batches of {config['batch_size']:,} make {steps:,} steps",
+        f"{count(config['epochs'], 'epoch')} of batches of {config['batch_size']:,} "
+        f"make{'s' * (config['epochs'] == 1)} {count(steps, 'step')}",
         f"weight decay is {config['weight_decay']:g}" * (config["weight_decay"] > 0),
         f"the pretrained layers learn at {config['trunk_rate']:g} times that rate" * (config["trunk_rate"] != 1),
         "each feature is scaled to mean 0 and deviation 1 over the training images" * config["standardise"],
@@ -175,6 +176,8 @@ def training(runs: Runs) -> Prose:
     if best == last and last:
         peak = f"is highest in the last of {last + 1} epochs ({percent(right[best])})"
         peak += ", so more might still help" * (lowest < last)
+    if not last:
+        return say(f"after its only epoch, {part} accuracy ({who}) is {percent(right[0])}")  # type: ignore[return-value]
     return say(f"{part} accuracy ({who}) {peak}", trend, chosen)  # type: ignore[return-value]
 
 

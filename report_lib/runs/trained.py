@@ -11,20 +11,22 @@ from torch import nn
 from report_lib import data, models
 from report_lib.config import Config
 from report_lib.files import InputError, digest, locate
-from report_lib.runs.store import Run
+from report_lib.runs.store import Run, load
 
 
-def load_model(run: Run) -> nn.Module:
-    """The network of a finished run, as it was tested, in eval mode, on the CPU: (B, 3, s, s) -> logits (B, classes).
+def load_model(run: Run | str | Path) -> nn.Module:
+    """The network of a finished run or its folder, as it was tested, in eval mode, on the CPU: (B, 3, s, s) -> logits
+    (B, classes).
 
     Its images need not be there any more, nor, where all of it was trained, the pretrained weights.
     Raises InputError if the study did not keep its weights, or the pretrained ones are needed and no longer there.
     """
+    run = run if isinstance(run, Run) else load(locate(str(run)))
     tensors, config = run.tensors(), _config(run)
     if tensors is None:
         raise InputError(
             f"the record {run.path} keeps no weights (parameter keep_weights is 'first' or 'none'); train it again "
-            "with KEEP_WEIGHTS=all and another store"
+            "with KEEP_WEIGHTS=all and another store (RUNS=folder)"
         )
     with torch.device("meta"):
         net = models.bare(config.network)
