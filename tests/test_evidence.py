@@ -163,7 +163,10 @@ def test_where_an_approach_gains_is_said_with_its_sign(study):
 
 def test_the_main_figure_says_which_points_the_test_images_selected(study):
     caption = plots.accuracy_against_time(study(better, **FULL)).caption
-    assert "means of all seeds and, as dots, the seeds, with 95 % intervals" in caption and "). Hollow: the test images selected the epoch." in caption
+    assert (
+        "means of all seeds and, as dots, the seeds" in caption
+        and "). Hollow: the test images selected the epoch." in caption
+    )
     plain = plots.accuracy_against_time(study(better, presets="corrected,tuned", seeds="0")).caption
     assert plain == "Test accuracy against training time, with 95 % intervals (Wilson, over test images)."
 

@@ -83,7 +83,7 @@ MEANINGS = {
     "published": "does what the homework’s listings do, defects included",
     "corrected": "has plain default settings",
     "tuned": "adds a falling learning rate, weight decay, augmentation, and scaled features or a probe’s head to start "
-    "from, with values that a search on validation images chose",
+    "from, searched on validation images",
 }
 
 # With so few labels per class, or fewer, `tuned` has what was searched for few labels instead.

@@ -9,7 +9,7 @@ from report_lib.evidence import Comparison, compare, comparisons, costs, designs
 from report_lib.evidence.measures import accuracy, mean_of, the
 from report_lib.page.findings import by_labels, decisive, led, not_ahead_with, worthwhile
 from report_lib.page.numbers import by_seed, capital, factor, interval, listed, percent, points, rate, seconds
-from report_lib.page.pairs import ahead, counted_on, more_images, ratio, times, trade, without_views, won
+from report_lib.page.pairs import ahead, counted_on, more_images, times, trade, without_views, won
 from report_lib.page.parts import Prose, text
 from report_lib.page.words import count, say, took
 from report_lib.runs import Run, Study
@@ -54,8 +54,8 @@ def abstract(study: Study) -> Prose:
     price = [", and ".join(filter(None, (f"with *{pair.b[0].preset}*, {the(pair.b)} {times(pair)} as {the(pair.a)}",
                                          without_views(study, pair)))) for pair in counts if pair.times]  # fmt: skip
     several = len(measures.budget_curve(study)) > 1
-    each = "these numbers of labels" if several else f"{used / len(study.first.classes):,.0f} labels per class"
-    bound = f"this holds for these weights, these images and {each} ([more](#limits-of-this-study))"
+    each = "numbers of labels" if several else f"{used / len(study.first.classes):,.0f} labels per class"
+    bound = f"this holds for these weights, images and {each} ([more](#limits-of-this-study))"
     meant = [f"*{name}* {MEANINGS[name]}" if name in MEANINGS else f"*{name}*" for name in study.presets]
     presented = f"The sections on each approach present *{study.presented}*."
     lines = [
@@ -129,17 +129,17 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
                      for preset, pair in pairs.items())  # fmt: skip
     kept, anew = costs.operations_ratios(shown.a, shown.b)
     spent = [published[approach]["train_seconds"] for approach in theirs]
-    timed = listed(f"{ratio(pair)} with *{preset}*{more_images(pair)}" for preset, pair in pairs.items() if pair.times)
+    timed = listed(f"{factor(pair.times[0])} times with *{preset}*{more_images(pair)}"
+                   for preset, pair in pairs.items() if pair.times)  # fmt: skip
     kept_or_not = f", and {factor(kept)} times where frozen features are kept" if kept and kept != anew else ""
     work = (f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
-            f"runs the frozen trunk in every epoch{kept_or_not}. The two times that were measured there differ by "
-            f"{percent(abs(spent[1] / spent[0] - 1))}; a loop that mostly waits for its images would do that, which "
-            "was not tested.")  # fmt: skip
+            f"runs the frozen trunk in every epoch{kept_or_not}. The two times measured there differ by "
+            f"{percent(abs(spent[1] / spent[0] - 1))}: waiting for images may be why, which was not tested.")  # fmt: skip
     labels = led(study, theirs)
     scarce = f" {capital(where_scarce(study, theirs))}."
     return [
         (f"In the main comparison, {ahead(best)}.", f"{capital(b)} minus {the(best.a)}: {each}."),
-        (f"{capital(b)} trains for {timed} as long as {the(best.a)}." if timed else "", work),
+        (f"The training time of {b}, in that of {the(best.a)}: {timed}." if timed else "", work),
         (f"Labels: {labels}.{scarce}" if labels else "", f"Compute: {overtakes(best)}." if best.times else ""),
     ]
 

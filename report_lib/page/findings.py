@@ -202,8 +202,7 @@ def tuned(study: Study) -> Prose | None:
             told.append(f"no clear effect is shown for {listed(unclear)}")
         by_step = f"; step by step ([Table](#tab-ladder)), {', and '.join(told)}" * bool(steps)
         sentences.append(f"from *corrected* to *tuned*, {the(pair.b)} changes by {points(pair.accuracy)}{by_step}")
-    chance = "by chance alone one interval in twenty would exclude zero" * any("clearly" in told for told in sentences)
-    return say(*sentences, chance)
+    return say(*sentences)
 
 
 def decisive(study: Study) -> list[str]:

@@ -45,12 +45,6 @@ def more_images(pair: Comparison) -> str:
     return f" ({b:,} training images against {a:,})" * (b != a)
 
 
-def ratio(pair: Comparison) -> str:
-    """The training time of b in times that of a, with its range over seeds."""
-    mean, low, high = map(factor, pair.times or ())
-    return f"{mean} times{by_seed(low, high)}"
-
-
 def without_views(study: Study, pair: Comparison) -> str:
     """How long b trains beside a without the augmented views that a sees, where these bring it no clear gain; nothing
     where they do, or where the ladder did not ask."""
