@@ -132,9 +132,11 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
     timed = listed(f"{factor(pair.times[0])} times with *{preset}*{more_images(pair)}"
                    for preset, pair in pairs.items() if pair.times)  # fmt: skip
     kept_or_not = f", and {factor(kept)} times where frozen features are kept" if kept and kept != anew else ""
-    work = (f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
-            f"runs the frozen trunk in every epoch{kept_or_not}. The two times measured there differ by "
-            f"{percent(abs(spent[1] / spent[0] - 1))}: waiting for images may be why, which was not tested.")  # fmt: skip
+    work = (
+        f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
+        f"runs the frozen trunk in every epoch{kept_or_not}. The two times measured there differ by "
+        f"{percent(abs(spent[1] / spent[0] - 1))}: waiting for images may be why, which was not tested."
+    )
     labels = led(study, theirs)
     scarce = f" {capital(where_scarce(study, theirs))}."
     return [

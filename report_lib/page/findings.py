@@ -245,14 +245,14 @@ def defects(study: Study) -> Prose | None:
     chosen = [f"{points(each['effect'])} by seed, for {the(each['runs'])}" if each["effect"].high
               else f"nothing, for {the(each['runs'])}" for each in effects if each not in drawn]  # fmt: skip
     if chosen:
-        sentences.insert(0, "what the best test epoch adds to the one that validation would have selected in the same "
-                         f"run, which cannot be less than nothing: {'; '.join(chosen)}")  # fmt: skip
+        sentences.insert(0, "what the best test epoch adds to the one that validation would have selected, never less "
+                         f"than nothing: {'; '.join(chosen)}")  # fmt: skip
     alone = {each["approach"] for each in effects}
     for each in every:
         if each["defect"] == "all":
-            single = ", none of which was run alone," * (each["approach"] not in alone)
-            sentences.append(f"all defects{single} together change the reported accuracy of {the(each['runs'])} by "
-                             f"{points(each['effect'])}")  # fmt: skip
+            single = ", none of which was run alone" * (each["approach"] not in alone)
+            sentences.append(f"all defects together change it for {the(each['runs'])} by {points(each['effect'])}"
+                             f"{single}")  # fmt: skip
     return say(*sentences)
 
 
