@@ -337,10 +337,11 @@ def test_searches_that_were_made_alike_are_told_in_one_sentence(study):
     largest = "; ".join(f"epochs of {of} per class" for of in (
         "the linear probe with 500 labels", "the linear probe with 50 labels", "full fine-tuning with 500 labels"
     ))  # fmt: skip
-    assert f"the largest won for {largest}: larger ones may be better." in told and "smallest" not in told
-    least = search | {"winner": {"epochs": 5}}
+    assert f"the largest won for {largest}: values beyond may be better." in told and "smallest" not in told
+    trials = [row | {"learning_rate": rate} for row, rate in zip(trials, [1e-3, *[1e-2] * 7], strict=True)]
+    least = search | {"trials": trials, "winner": {"epochs": 5, "learning_rate": 1e-3}}
     told = findings.searches(made, {"full_finetune": least}).markdown
-    assert "smallest won for epochs of full fine-tuning with 500 labels per class: smaller ones may be better." in told
+    assert "the smallest won for learning rate of full fine-tuning with 500 labels per class: values beyond" in told
 
 
 # --- the three claims and the limits -------------------------------------------------------------------------------

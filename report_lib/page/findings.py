@@ -134,7 +134,8 @@ def time(study: Study) -> Prose | None:
         sentences.append("the time of the frozen features was measured once and counts for every seed, so the range of "
                          "a ratio is that of the other times")  # fmt: skip
         sentences += map(disturbed, shared)
-    return say(*sentences, company(timed(study))) if sentences else None
+    told = any(map(disturbed, shared)) or not sentences
+    return say(*sentences, "" if told else company(timed(study)))
 
 
 # --- what presets, defects and labels change -------------------------------------------------------------------
@@ -173,17 +174,18 @@ def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
         sentences.append(f"the searches used seed {listed(map(str, sorted(same)))}, which is among those compared")
     every = [(approach, searches[name]) for approach in study.approaches
              for name in (approach, f"{approach}_few") if name in searches]  # fmt: skip
-    for extreme, beyond in ((max, "larger"), (min, "smaller")):
-        if edges := [*filter(None, (_at_the_edge(study, *search, extreme) for search in every))]:
-            sentences.append(f"of the few values that were tried, the {beyond.removesuffix('r')}st won for "
-                             f"{'; '.join(edges)}: {beyond} ones may be better")  # fmt: skip
+    won = [f"the {side} won for {'; '.join(edges)}" for side, extreme in (("largest", max), ("smallest", min))
+           if (edges := [*filter(None, (_at_the_edge(study, *search, extreme) for search in every))])]  # fmt: skip
+    if won:
+        sentences.append(f"of the few values that were tried, {', and '.join(won)}: values beyond may be better")
     return say(*sentences)
 
 
 def _at_the_edge(study: Study, approach: str, search: dict, extreme: Callable) -> str:
-    """Which settings of an approach's search won with the largest or smallest value of all that were tried."""
-    won = [name.replace("_", " ") for name, value in search["winner"].items()
-           if len(tried := {row[name] for row in search["trials"]}) > 1 and value == extreme(tried)]  # fmt: skip
+    """Which settings of an approach's search won with the largest or smallest value of all that were tried; not the
+    fewest epochs, which the search prefers."""
+    won = [name.replace("_", " ") for name, value in search["winner"].items() if (name, extreme) != ("epochs", min)
+           and len(tried := {row[name] for row in search["trials"]}) > 1 and value == extreme(tried)]  # fmt: skip
     labels = search["conditions"]["per_class"]
     at = f" with {labels:,} labels per class" if labels else ""
     return f"{listed(won)} of {the(study.best[approach])}{at}" if won else ""

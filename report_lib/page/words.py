@@ -68,8 +68,8 @@ def disturbed(runs: Runs) -> str:
     share = first.info["provenance"].get("others_share") or 0.0
     if share < DISTURBED:
         return ""
-    return (f"while those of {the(runs)} with *{runs[0].preset}* were, other processes took {percent(share)} of the "
-            "machine’s CPU time: on a quiet machine it takes less, and the ratio is larger")  # fmt: skip
+    return (f"those of {the(runs)} with *{runs[0].preset}* were computed while other processes took {percent(share)} "
+            "of the machine’s CPU time: on a quiet machine it takes less time, and the ratio is larger")  # fmt: skip
 
 
 def unequal(runs: Runs) -> str:
