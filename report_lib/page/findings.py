@@ -40,8 +40,8 @@ def intervals(study: Study) -> Prose:
     freedom = listed((str(number - 1) for number in sorted(seeds)), "or")
     return say(  # type: ignore[return-value]
         "an interval covers new seeds and new test images: the variances of both are added, seeds by Student’s t with "
-        f"{freedom} degrees of freedom [@howe1974]; with so few, an interval is approximate, and mostly too wide "
-        "rather than too narrow",
+        f"{freedom} degrees of freedom [@howe1974]; with so few, it is approximate, and more often too wide than "
+        "too narrow",
         "a difference is computed seed by seed and image by image" + (
             ", between the seeds that both approaches have" if len(seeds) > 1 else ""),
         "a difference is called clear where its interval excludes zero",

@@ -221,7 +221,7 @@ def cost(study: Study) -> Table:
         if runs:
             info, features = runs[0].info, measures.mean_of(runs, "features_seconds")
             forward, backward = (_figures(info[f"{name}_flops"] / 1e6) for name in ("forward", "backward"))
-            work[name_of(runs)] = f"{info['trained_parameters']:,} parameters, {forward} and {backward} MFLOP"
+            work[name_of(runs)] = f"{info['trained_parameters']:,}, {forward} and {backward} MFLOP"
             rows.append(
                 {
                     "approach": name_of(runs),
@@ -236,11 +236,11 @@ def cost(study: Study) -> Table:
         "tab-cost",
         "Cost of one run, mean ± standard deviation of the seeds.",
         rows,
-        ["Trained parameters, and operations for one image, forward and backward, two for each multiply-add: "
+        ["Parameters that are trained, and operations for one image, forward and backward (a multiply-add is two): "
          + "; ".join(f"{name}, {what}" for name, what in work.items()) + ".",
-         "Training: with the time of the features, and of a probe that a run starts from, but not of validation; "
-         "without a deviation where features measured once served several seeds. Images/s: of the training steps "
-         "alone. Memory: the most that any seed took."],
+         "Training: with the features, and the probe that a run starts from, without validation; no deviation stands "
+         "where features measured once served several seeds. Images/s: of the training steps. Memory: the most of any "
+         "seed."],
     )  # fmt: skip
 
 
