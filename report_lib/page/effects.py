@@ -172,5 +172,5 @@ def same_answer(study: Study) -> Table | None:
         "the seeds, and how many reach it.",
         rows,
         ["What corrected selects is its mean over seeds. A seed that does not reach it counts as later than any other; "
-         "where the median is one of these, no time stands. Presets that the test images select have no such accuracy."],
+         "where the median is one, no time stands. Presets that the test images select have no such accuracy."],
     )  # fmt: skip
