@@ -334,14 +334,14 @@ def test_searches_that_were_made_alike_are_told_in_one_sentence(study):
     )
     assert told.count("in 8 trials") == 2 and told.count("one standard error") == 1
     assert "other weights" not in told and "used seed 0, which is among those compared" in told
-    largest = "; ".join(f"epochs of {of} per class" for of in (
-        "the linear probe with 500 labels", "the linear probe with 50 labels", "full fine-tuning with 500 labels"
+    largest = "; ".join(f"epochs of {of} labels)" for of in (
+        "the linear probe (500", "the linear probe (50", "full fine-tuning (500"
     ))  # fmt: skip
     assert f"the largest won for {largest}: values beyond may be better." in told and "smallest" not in told
     trials = [row | {"learning_rate": rate} for row, rate in zip(trials, [1e-3, *[1e-2] * 7], strict=True)]
     least = search | {"trials": trials, "winner": {"epochs": 5, "learning_rate": 1e-3}}
     told = findings.searches(made, {"full_finetune": least}).markdown
-    assert "the smallest won for learning rate of full fine-tuning with 500 labels per class: values beyond" in told
+    assert "the smallest won for learning rate of full fine-tuning (500 labels): values beyond" in told
 
 
 # --- the three claims and the limits -------------------------------------------------------------------------------

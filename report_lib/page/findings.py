@@ -111,8 +111,8 @@ def time(study: Study) -> Prose | None:
             continue
         epochs = [runs[0].info["config"]["epochs"] for runs in (pair.b, pair.a)]
         unlike = f", for {count(epochs[0], 'epoch')} and not {epochs[1]}" * (epochs[0] != epochs[1])
-        sentences.append(f"with the preset *{preset}*, {b} {times(pair)} as {a}, {took(pair.b)} against {took(pair.a)} "
-                         f"on the same device{unlike}")  # fmt: skip
+        sentences.append(f"with the preset *{preset}*, {b} {times(pair)} as {a}, {took(pair.b)} against "
+                         f"{took(pair.a)}{unlike}")  # fmt: skip
         kept, anew = costs.operations_ratios(pair.a, pair.b)
         if kept is None:  # the record does not say what of the network ran once
             sentences.append(f"counted in operations, it takes {factor(anew)} times as much if no features were kept")
@@ -121,7 +121,7 @@ def time(study: Study) -> Prose | None:
             sentences.append(f"counted in operations, it takes {factor(kept)} times as much{again}")
         if costs.views(pair.a[0]) > 1 and (features := mean_of(pair.a, "features_seconds")):
             without = without_views(study, pair)
-            brings = f"; {b} takes {without}, as [Table](#tab-ladder) says" if without else ""
+            brings = f"; {b} takes {without}" if without else ""
             views = f"{costs.views(pair.a[0])} views of each picture"
             sentences.append(
                 f"of its {took(pair.a)}, {a} spends {seconds(features)} on the features of {views}{brings}"
@@ -187,7 +187,7 @@ def _at_the_edge(study: Study, approach: str, search: dict, extreme: Callable) -
     won = [name.replace("_", " ") for name, value in search["winner"].items() if (name, extreme) != ("epochs", min)
            and len(tried := {row[name] for row in search["trials"]}) > 1 and value == extreme(tried)]  # fmt: skip
     labels = search["conditions"]["per_class"]
-    at = f" with {labels:,} labels per class" if labels else ""
+    at = f" ({labels:,} labels)" if labels else ""
     return f"{listed(won)} of {the(study.best[approach])}{at}" if won else ""
 
 

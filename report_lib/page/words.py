@@ -69,7 +69,7 @@ def disturbed(runs: Runs) -> str:
     if share < DISTURBED:
         return ""
     return (f"those of {the(runs)} with *{runs[0].preset}* were computed while other processes took {percent(share)} "
-            "of the machine’s CPU time: on a quiet machine it takes less time, and the ratio is larger")  # fmt: skip
+            "of the machine’s CPU time; on a quiet machine the ratio is larger")  # fmt: skip
 
 
 def unequal(runs: Runs) -> str:
