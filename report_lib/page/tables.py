@@ -236,11 +236,10 @@ def cost(study: Study) -> Table:
         "tab-cost",
         "Cost of one run, mean ± standard deviation of the seeds.",
         rows,
-        ["Parameters that are trained, and operations for one image, forward and backward (a multiply-add is two): "
+        ["Trained parameters, and operations for one image, forward and backward (a multiply-add is two): "
          + "; ".join(f"{name}, {what}" for name, what in work.items()) + ".",
-         "Training: with the features, and the probe that a run starts from, without validation; no deviation stands "
-         "where features measured once served several seeds. Images/s: of the training steps. Memory: the most of any "
-         "seed."],
+         "Training: features and a probe to start from included, validation not; without deviation where several seeds "
+         "share features. Images/s: of the training steps. Memory: the most of any seed."],
     )  # fmt: skip
 
 
