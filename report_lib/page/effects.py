@@ -171,6 +171,6 @@ def same_answer(study: Study) -> Table | None:
         "Training time, features and start included, until validation accuracy is what corrected selects: median over "
         "the seeds, and how many reach it.",
         rows,
-        ["A seed that does not reach the mean of corrected counts as later than any other, and where that is the median "
-         "no time stands. Presets that the test images select have no such accuracy."],
+        ["A seed that does not reach the mean of corrected counts as later than any other, and where that is the "
+         "median no time stands. Presets that the test images select have no such accuracy."],
     )  # fmt: skip
