@@ -352,7 +352,11 @@ def test_the_three_claims_are_answered_in_numbers(study):
     for part in (claims.claims(made, PUBLISHED), claims.verdict(made, PUBLISHED)):
         text = part.markdown
         assert "[@pokharel]" in text and all(f"{number}. " in text for number in (1, 2, 3))
-        assert "in that of the linear probe: " in text and "Labels: " in text and "its cost speaks for it" in text
+        assert (
+            " as long to train as the linear probe with " in text
+            and "Labels: " in text
+            and "its cost speaks for it" in text
+        )
     assert "In the main comparison, " in claims.verdict(made, PUBLISHED).markdown
     first = claims.claims(made, PUBLISHED).markdown
     assert all(f"*{preset}*" in first for preset in made.presets) and "of 2 seeds" in first and "is done after" in first

@@ -57,7 +57,7 @@ def abstract(study: Study) -> Prose:
     each = "numbers of labels" if several else f"{used / len(study.first.classes):,.0f} labels per class"
     bound = f"this holds for these weights, images and {each} ([more](#limits-of-this-study))"
     meant = [f"*{name}* {MEANINGS[name]}" if name in MEANINGS else f"*{name}*" for name in study.presets]
-    presented = f"The sections on each approach present *{study.presented}*."
+    presented = f"The approach sections present *{study.presented}*."
     lines = [
         f"**Outcome.** {told.markdown if told else ''}",
         *([f"**Cost.** {cost.markdown}"] if (cost := say(*price)) else []),
@@ -129,11 +129,14 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
                      for preset, pair in pairs.items())  # fmt: skip
     kept, anew = costs.operations_ratios(shown.a, shown.b)
     spent = [published[approach]["train_seconds"] for approach in theirs]
-    timed = listed(f"{factor(pair.times[0])} times with *{preset}*{more_images(pair)}"
-                   for preset, pair in pairs.items() if pair.times)  # fmt: skip
+    timed = [
+        (factor(pair.times[0]), f" with *{preset}*{more_images(pair)}") for preset, pair in pairs.items() if pair.times
+    ]
+    long = listed(f"{ratio} times{f' as long to train as {the(best.a)}' * (n == 0)}{preset}"
+                  for n, (ratio, preset) in enumerate(timed)) if timed else ""  # fmt: skip
     kept_or_not = f", and {factor(kept)} times where frozen features are kept" if kept and kept != anew else ""
     work = (
-        f"Counted in operations, preset *{study.presented}*, it takes {factor(anew)} times as much in a loop that "
+        f"Counted in operations, preset *{study.presented}*, {b} takes {factor(anew)} times as much in a loop that "
         f"runs the frozen trunk in every epoch{kept_or_not}. The two times measured there differ by "
         f"{percent(abs(spent[1] / spent[0] - 1))}: waiting for images may be why, which was not tested."
     )
@@ -141,7 +144,7 @@ def _answers(study: Study, published: dict) -> list[tuple[str, str]] | None:
     scarce = f" {capital(where_scarce(study, theirs))}."
     return [
         (f"In the main comparison, {ahead(best)}.", f"{capital(b)} minus {the(best.a)}: {each}."),
-        (f"The training time of {b}, in that of {the(best.a)}: {timed}." if timed else "", work),
+        (f"{capital(b)} takes {long}." if timed else "", work),
         (f"Labels: {labels}.{scarce}" if labels else "", f"Compute: {overtakes(best)}." if best.times else ""),
     ]
 
