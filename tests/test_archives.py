@@ -224,7 +224,9 @@ def test_an_undecodable_image_is_named_and_may_be_left_out(tar, tmp_path, monkey
         images = data.load(path, 63, cache)
         assert len(images.train) == len(images.test) == 8
         assert images.name == "made" and images.facts["left_out"] == {"undecodable images": 2}
-    assert "made.tar.gz: Not used: 2 undecodable images." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "made.tar.gz: Not used: 2 undecodable images." in said
+    assert "Not decodable: 'test/b/worse.png', 'train/a/bad.png'." in said and "worse.png" in images.facts["notes"][-1]
     monkeypatch.setenv("REPORT_SKIP_UNDECODABLE", "0")
     with pytest.raises(InputError, match="cannot be decoded"):
         data.load(path, 63, cache)

@@ -282,6 +282,15 @@ def test_what_is_not_run_and_what_validates_nothing_is_said(tree, tmp_path, caps
     assert "no image of 'dog' validates: a class needs 3 training images for that" in said
 
 
+@pytest.mark.parametrize(
+    ("more", "told"), [(["tuned"], True), (["tuned", "--per-class", "100"], False), (["corrected"], False)]
+)
+def test_who_has_few_labels_and_does_not_say_so_is_told(tree, tmp_path, capsys, more, told):
+    given = [*SMALL, "--data", str(tree(train=8)), "--runs", str(tmp_path / "runs"), "--present", more[0]]
+    assert main(["study", *given, "--prepare", "--presets", *more]) == 0
+    assert ("about 8 labels per class, but tuned takes the settings for many" in capsys.readouterr().err) == told
+
+
 def test_a_study_of_a_single_class_is_refused(tree, tmp_path, capsys):
     given = [*SMALL, "--data", str(tree(("cat",))), "--runs", str(tmp_path / "runs")]
     assert main(["study", *given, "--prepare"]) == 2

@@ -478,6 +478,10 @@ def test_axes_end_at_shared_steps():
     axis = plots.plt.figure().subplots()
     axis.plot([1, 2], [43.0, 61.0])
     assert plots._stepped(axis, "accuracy") == (40, 80) and plots._stepped(axis, "loss") == (43, 61)
+    for all_right in ([100, 100], [97, 100]):
+        axis = plots.plt.figure().subplots()
+        axis.plot(all_right)
+        assert plots._stepped(axis, "accuracy") == (80, 100)
 
 
 def test_the_page_names_itself_and_links_to_what_lies_beside_it(report):

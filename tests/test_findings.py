@@ -278,6 +278,38 @@ def test_the_ladder_ends_in_tuned_and_names_what_helps(whole):
     assert rows[0][4:6] == ("", "") and all(row[6] for row in rows), "each rung has its time"
 
 
+def test_a_single_measurement_that_was_disturbed_is_owned_up_to(study):
+    runs = study(better, seeds="0,1").runs("linear_probe")
+    for share, first in ((None, True), (0.04, True), (0.146, False), (0.146, True)):
+        infos = [run.info["provenance"] | {"others_share": 0.0, "finished": f"2026-01-0{n}"}
+                 for n, run in enumerate(runs, 1)]  # fmt: skip
+        infos[not first]["others_share"] = share
+        said = words.disturbed(with_info(runs, provenance=infos)).replace(numbers.NBSP, " ")
+        assert bool(said) == (first and share == 0.146)
+    assert "those of the linear probe with *corrected* were computed while other processes took 14.6 %" in said
+
+
+def test_after_a_single_epoch_nothing_is_said_of_peaks(study):
+    (run,) = study(better, seeds="0").runs("linear_probe")
+    (once,) = with_info((run,), config=[run.info["config"] | {"epochs": 1}])
+    once.__dict__["epochs"] = run.epochs.head(1)
+    assert words.training((once,)).markdown.startswith("After its only epoch, validation accuracy (seed 0) is ")
+    assert "1 epoch of batches of" in words.settings(once).markdown and " makes " in words.settings(once).markdown
+
+
+def test_operations_count_what_a_run_starts_from_and_never_guess(study):
+    made = study(better, presets="published,corrected,tuned", seeds="0")
+    tuned, corrected = (made.runs("full_finetune", name)[0] for name in ("tuned", "corrected"))
+    forward, backward = (tuned.info[f"{name}_flops"] for name in ("forward", "backward"))
+    epochs = tuned.info["config"]["epochs"]
+    assert tuned.info["config"]["start"] == "probe"
+    assert costs.operations(tuned) == epochs * (forward + backward) + forward
+    assert costs.operations(tuned, cached=False) == epochs * (2 * forward + backward)
+    assert costs.operations(corrected) == corrected.info["config"]["epochs"] * (forward + backward)
+    published = made.runs("linear_probe", "published")
+    assert costs.operations(published[0]) is None and costs.operations_ratios(published, (corrected,))[0] is None
+
+
 def test_the_ladder_says_how_busy_the_machine_was_while_its_times_were_taken(whole, monkeypatch):
     assert not any("processes" in note for note in effects.ladder(whole).notes), "nothing was measured"
     monkeypatch.setattr(costs, "others_share", lambda runs: (0.0, 0.49))

@@ -139,6 +139,13 @@ def test_wrong_input_is_one_sentence_and_no_traceback(project, variable, says):
     assert not list((project.folder / "wrong").rglob("*.ipynb")) and not (project.folder / "pwned").exists()
 
 
+def test_a_profile_by_its_path_has_the_folder_of_its_name_and_places_may_be_typed(project):
+    (project.folder / "mine.yaml").write_text("data: notebooks\n")
+    code, output = project.make("report", "PROFILE=mine.yaml", "OUT=other", "REPORT_CACHE=aside")
+    assert code != 0 and "has no train/ folder with images" in output and "no variable" not in output
+    assert [path.name for path in (project.folder / "other").iterdir()] == ["mine"]
+
+
 def test_make_alone_is_help(project):
     code, output = project.make()
     assert code == 0 and all(word in output for word in ("report", "test", "lab", "lint", "clean", "PROFILE", "SEEDS"))

@@ -56,8 +56,9 @@ def test_a_record_comes_back_as_it_was(tmp_path):
 def test_a_record_without_weights_has_none(tmp_path):
     run = store.load(store.save(tmp_path, "run", INFO, EPOCHS, ARRAYS))
     assert run.tensors() is None
-    with pytest.raises(InputError, match="keeps no weights .*KEEP_WEIGHTS=all"):
-        runs.load_model(run)
+    for known_as in (run, run.path, str(run.path)):
+        with pytest.raises(InputError, match="keeps no weights .*KEEP_WEIGHTS=all"):
+            runs.load_model(known_as)
 
 
 def test_a_record_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
