@@ -1,6 +1,7 @@
 """A copy of the project, for tests that run make as a user does."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from report_lib.files import PROJECT
 
 PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
+OURS = ('"linear_probe"', '"full_finetune"')  # the approaches that come with the project
 QUICK = ("EPOCHS=1", "SIZE=63", "PER_CLASS=20", "BATCH=32", "BUDGETS=5")
 LEAST = (*QUICK, "BUDGETS=none", "DEFECTS=none", "PRESETS=corrected")  # one run of each approach
 
@@ -38,6 +40,21 @@ class Project:
                 shutil.copytree(source, folder / part, ignore=ignored)
             else:
                 shutil.copy(source, folder / part)
+        self.change("Makefile", r"(?m)^NOTEBOOKS := .*$", "NOTEBOOKS := 01_linear_probe 02_full_finetune 03_analysis")
+        registry = "report_lib/config/registries.py"  # without the approaches that somebody has added
+        self.change(
+            registry,
+            r"(?s)(?<=\nAPPROACHES = \{\n).*?(?=\n\}\n)",
+            lambda found: "".join(
+                entry for entry in re.split(r'(?m)^(?=    ")', found[0]) if entry.lstrip().startswith(OURS)
+            ).rstrip("\n"),
+        )
+
+    def change(self, file, old, new):
+        path = self.folder / file
+        text, count = re.subn(old, new, path.read_text())
+        assert count == 1, file
+        path.write_text(text)
 
     def make(self, *arguments, **settings):
         """(exit code, output) of make in this copy, with this interpreter and none of the caller's variables."""
