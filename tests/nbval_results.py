@@ -46,8 +46,8 @@ LOOSE = Tolerance(points=3.0, class_points=6.0, share=0.15, nats=0.05, images=4,
 NUMBER = re.compile(r"(?<![\w.#-])[+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 # What follows a number that is the machine's, and what follows or precedes others that have a tolerance of their own.
 MACHINES = re.compile(
-    r"\s*(?:s\b|ms\b|min\b|h\b|MiB|GiB|images per second|per second|images/s|times (?:as|the training)|% of the time"
-    r"|\(\d+ of \d+\) s)"  # how many seeds needed that long
+    r"\s*(?:s\b|ms\b|min\b|h\b|MiB|GiB|images per second|per second|images/s|% of the time"
+    r"|times (?:as|the training|with \*)|\(\d+ of \d+\) s)"  # how many seeds needed that long
 )
 PERCENT = re.compile(r"[\s\d.,+−to()-]*(?:%|points|percentage)")
 BOUND = re.compile(r"points,? \(?(?:[+−]?\d[\d.,]* to )?$")  # precedes the interval of a difference in points

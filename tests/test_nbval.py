@@ -284,6 +284,7 @@ def test_a_time_with_the_seeds_that_took_it_is_the_machines_and_their_number_is_
 
 
 def test_only_what_a_ranking_chooses_may_be_of_another_class():
+    assert not text_differs("12 times with *corrected*", "13 times with *corrected*", TIGHT), "a ratio of times"
     assert not text_differs("most on seven (+9.1 points)", "most on two (+8.7 points)", LOOSE)
     assert text_differs("most on seven (+9.1 points)", "most on two (+8.7 points)", TIGHT)
     assert text_differs("most on seven (+29.1 points)", "most on two (+8.7 points)", LOOSE)
