@@ -44,7 +44,8 @@ endif
 # --- parameters: what was typed after make, as it was typed ---
 
 # report_lib declares them (`python -m report_lib study --table`); these are make's own.
-OWN   := REPORT_RUNS REPORT_CACHE REPORT_CACHE_GIB REPORT_SKIP_UNDECODABLE REPORT_PROGRESS OUT WITH LAUNCHER LAB BUDGET KEEP RECORD PYTHON READY NOTEBOOKS PLANNED FINISHED
+PLACE := REPORT_RUNS REPORT_CACHE REPORT_CACHE_GIB REPORT_SKIP_UNDECODABLE REPORT_PROGRESS  # read from the environment
+OWN   := $(PLACE) OUT WITH LAUNCHER LAB BUDGET KEEP RECORD PYTHON READY NOTEBOOKS PLANNED FINISHED PLACE
 TYPED := $(filter-out $(OWN),$(foreach v,$(filter-out -%,$(.VARIABLES)),$(if $(filter command line,$(origin $v)),$v)))
 # A $ in a value is a $: make would take it for a variable of its own.
 $(foreach v,$(TYPED),$(eval override $v := $$(value $v)))

@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
+import project
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ from PIL import Image
 from report_lib import config, data
 
 # The tests are about the approaches that come with the project; who adds one changes no test.
-for added in {*config.APPROACHES} - {"linear_probe", "full_finetune"}:
+for added in {*config.APPROACHES} - {*project.OURS}:
     del config.APPROACHES[added]
 declared = config.parameters.PARAMETERS["defects"]
 declared.metadata = declared.metadata | {"each": tuple(config.APPROACHES)}

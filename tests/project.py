@@ -10,7 +10,7 @@ import sys
 from report_lib.files import PROJECT
 
 PARTS = ("notebooks", "report_lib", "report", "Makefile", "pyproject.toml", "requirements.lock")
-OURS = ('"linear_probe"', '"full_finetune"')  # the approaches that come with the project
+OURS = ("linear_probe", "full_finetune")  # the approaches that come with the project
 QUICK = ("EPOCHS=1", "SIZE=63", "PER_CLASS=20", "BATCH=32", "BUDGETS=5")
 LEAST = (*QUICK, "BUDGETS=none", "DEFECTS=none", "PRESETS=corrected")  # one run of each approach
 
@@ -46,7 +46,7 @@ class Project:
             registry,
             r"(?s)(?<=\nAPPROACHES = \{\n).*?(?=\n\}\n)",
             lambda found: "".join(
-                entry for entry in re.split(r'(?m)^(?=    ")', found[0]) if entry.lstrip().startswith(OURS)
+                entry for entry in re.split(r'(?m)^(?=    ")', found[0]) if entry.strip(' "').startswith(OURS)
             ).rstrip("\n"),
         )
 

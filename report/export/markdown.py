@@ -8,8 +8,10 @@ from .parts import Text, canonical
 from .reading import FENCES
 from .words import outside_code
 
-ENVIRONMENTS = "equation|align|gather|multline|eqnarray|alignat|flalign|displaymath|math|aligned|gathered|split|cases"
-ENVIRONMENTS += "|[pbBvV]?matrix|smallmatrix|array|alignedat|subarray"
+ENVIRONMENTS = (
+    "equation|align|gather|multline|eqnarray|alignat|flalign|displaymath|math|aligned|gathered|split|cases|"
+    "[pbBvV]?matrix|smallmatrix|array|alignedat|subarray"
+)
 BARE = rf"(?<!\$)^[ \t]*(\\begin\{{({ENVIRONMENTS})(\*?)\}}.*?\\end\{{\2\3\}})[ \t]*$(?!\n?[ \t]*\$\$)"
 LABELLED = r"\$\$((?:(?!\$\$).)*?)\\label\{([^}\n]+)\}((?:(?!\$\$).)*?)\$\$"
 REFERRED = r"\$?\\(?:eqref|ref|autoref|cref)\{([^}\n]+)\}\$?"

@@ -167,7 +167,7 @@ def searches(study: Study, searches: Mapping[str, dict]) -> Prose | None:
         for approach in study.approaches
         if approach in study.best and approach not in searches and f"{approach}_few" not in searches
     ]:
-        sentences.append(f"no search was made for {listed(own)}, whose settings are those of an approach alike")
+        sentences.append(f"no search was made for {listed(own)}, which has the settings of another approach")
     used = [searches[name] for name in (*study.approaches, *(f"{a}_few" for a in study.approaches)) if name in searches]
     same = {search["conditions"]["seed"] for search in used} & {run.seed for run in study.all_runs}
     if same:
